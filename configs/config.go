@@ -1,0 +1,209 @@
+// Package configs reads jackdaw's configuration: TOML, strictly. Every key that is unknown, every value of a wrong
+// type and every name that leads nowhere is an error with file, line and the nearest valid key or name, and all errors
+// are reported at once.
+//
+// The struct tree in this file is the schema: a key is what a `toml` tag says, and a key that stands in no tag does
+// not exist. What Load returns has every default filled in, so that nobody else knows a default.
+package configs
+
+import (
+	"io/fs"
+	"net/netip"
+	"time"
+)
+
+// Config is a whole configuration file.
+type Config struct {
+	// Hostname is what greetings say where no SNI name is known; default: the system's name.
+	Hostname string `toml:"hostname"`
+
+	Listen   Listen    `toml:"listen"`
+	TLS      TLS       `toml:"tls"`
+	Users    Users     `toml:"users"`
+	Routes   []Route   `toml:"route"`
+	Backends []Backend `toml:"backend"`
+	Limits   Limits    `toml:"limits"`
+	Log      Log       `toml:"log"`
+}
+
+// Listen is the [listen] table: for each service an address, a list of addresses, or tables. Peers is the default for
+// every listener that does not say otherwise; Load has copied it there already.
+type Listen struct {
+	Listeners []Listener `toml:",services"` // in the order of Services, then of the file
+	Peers
+}
+
+// Peers says what the network that a client comes from decides. It stands in [listen] for all listeners, or in a listener's table.
+type Peers struct {
+	// From holds the networks that may connect at all; empty means all.
+	From Networks `toml:"from"`
+	// PlaintextFrom holds the networks that may log in without TLS.
+	PlaintextFrom Networks `toml:"plaintext_from"`
+}
+
+// Listener is one address on which one service is offered.
+type Listener struct {
+	Service Service // from the key, not a key itself
+	// Address is ":port", "host:port", "[::1]:port" or "unix:/path".
+	Address Address `toml:"address"`
+	// Name is what routes and logs call the listener; default: the service's name.
+	Name string `toml:"name"`
+	// Default names the certificate for clients without SNI or with an unknown name; nil: as [tls] default says.
+	Default *string `toml:"default"`
+	// Realm completes user names without a domain, before any realm that SNI gives.
+	Realm string `toml:"realm"`
+	// TLS is TLSImplicit or TLSStartTLS; default: as the service is registered.
+	TLS TLSMode `toml:"tls"`
+	// Mode and Group are set on a unix socket; default: 0660 and the process's group.
+	Mode  fs.FileMode `toml:"mode"`
+	Group string      `toml:"group"`
+	Peers
+}
+
+// TLSMode says when TLS begins on a connection.
+type TLSMode string
+
+// The modes. A listener is never TLSNone.
+const (
+	TLSNone     TLSMode = "none"
+	TLSStartTLS TLSMode = "starttls"
+	TLSImplicit TLSMode = "implicit"
+)
+
+// TLS is the [tls] table.
+type TLS struct {
+	// Certificates are files or directories, searched deep and watched.
+	Certificates []string `toml:"certificates"`
+	// Default names the certificate for clients without SNI or with an unknown name. nil: Hostname's certificate, if
+	// there is one. "": such a client gets the alert unrecognized_name.
+	Default *string `toml:"default"`
+	// MinVersion is a version of package crypto/tls; in the file "1.2" (the default) or "1.3".
+	MinVersion TLSVersion `toml:"min_version"`
+}
+
+// TLSVersion is a version as package crypto/tls numbers it; in the file "1.2" or "1.3".
+type TLSVersion uint16
+
+// Users is the [users] table: how a client's name becomes the canonical user.
+type Users struct {
+	// Realms maps SNI patterns to the domain that completes a bare user name: "*.a.example" = "a.example",
+	// "mail.{domain}" = "{domain}". Exact before pattern, longer before shorter.
+	Realms map[string]string `toml:"realms"`
+	// DefaultRealm completes a bare name where neither listener nor SNI gives a realm.
+	DefaultRealm string `toml:"default_realm"`
+	// Unqualified names never get a realm.
+	Unqualified []string `toml:"unqualified"`
+	// Separators are the characters that part the local part from the domain; default "@%".
+	Separators string `toml:"separators"`
+	// Lowercase folds names to lower case; default true.
+	Lowercase bool `toml:"lowercase"`
+}
+
+// Route is a [[route]]: the first whose conditions all hold decides. A condition that is not given always holds; "*"
+// matches anything within a pattern.
+type Route struct {
+	User     []string  `toml:"user"` // without @: this local part in any domain and in none
+	Domain   []string  `toml:"domain"`
+	SNI      []string  `toml:"sni"`
+	Listener []string  `toml:"listener"`
+	Service  []Service `toml:"service"`
+	Client   Networks  `toml:"client"`
+	// To names the backend, Refuse says why nobody is let in; exactly one of them is given.
+	To     string `toml:"to"`
+	Refuse string `toml:"refuse"`
+
+	Line int // where it stands in the file
+}
+
+// Backend is a [[backend]]: a mail store, with an address for each service.
+type Backend struct {
+	// Name is the backend's own, or "*.domain" for any such name that a route or directory gives.
+	Name string `toml:"name"`
+	// Examples are names under a wildcard Name whose capabilities stand for all until one was reached.
+	Examples []string `toml:"examples"`
+	// Access tells for each protocol (a service for which Protocol is itself) the way there. What stands beside the
+	// services in the file is the default for each of them; Load has copied it there already.
+	Access map[Service]Access `toml:",services"`
+
+	Line int // where it stands in the file
+}
+
+// Access is the way to one service of a backend. In the file it is an address, a list of addresses, or a table; every
+// key but address may stand in the backend's own table, too.
+type Access struct {
+	// Addresses are ways to the same store, tried in order. "{name}" stands for a wildcard backend's name.
+	Addresses []Address `toml:"address"`
+	// TLS must be given for addresses beyond loopback and unix sockets; default there: TLSNone.
+	TLS TLSMode `toml:"tls"`
+	// TLSName is verified in the store's certificate; default: the address's host.
+	TLSName string `toml:"tls_name"`
+	// TLSCA is a PEM file with the authorities that the store's certificate is checked with; default: the system's.
+	TLSCA string `toml:"tls_ca"`
+	// User is the form of the user's name at this store: {user}, {local}, {domain} and other text; default "{user}".
+	User string `toml:"user"`
+	// AcceptsAnyPassword says that the operator knows that this store lets anybody in, and wants no self-test.
+	AcceptsAnyPassword bool `toml:"accepts_any_password"`
+}
+
+// Limits is the [limits] table. Durations are positive.
+type Limits struct {
+	// LoginTimeout runs from accept to the end of the login; default 60s.
+	LoginTimeout time.Duration `toml:"login_timeout"`
+	// IdleTimeout ends a logged-in session in which nothing moves; default 35m (RFC 9051 section 5.4 asks for 30).
+	// One duration, or a table by service.
+	IdleTimeout PerService[time.Duration] `toml:"idle_timeout"`
+	// Attempts is how many logins may fail on one connection; default 3.
+	Attempts int `toml:"attempts"`
+	// FailureDelay passes between the beginning of an attempt and its refusal, more with repetition; default 2s.
+	FailureDelay time.Duration `toml:"failure_delay"`
+}
+
+// PerService is a value that may differ by service. Load has filled in every service.
+type PerService[T any] map[Service]T
+
+// Log is the [log] table.
+type Log struct {
+	// Level is debug, info, warn or error; default info.
+	Level string `toml:"level"`
+	// Format is console or json; default: console on a terminal, json elsewhere ("" here).
+	Format string `toml:"format"`
+}
+
+// Address is where a socket listens or connects: Network is "tcp" or "unix", Address what package net takes for it.
+type Address struct {
+	Network string
+	Address string
+}
+
+// Networks is a set of networks that a peer may come from. In the file: "192.0.2.0/24", "2001:db8::1" or "local",
+// which means 127.0.0.0/8, ::1, their IPv4-mapped forms and unix sockets.
+type Networks struct {
+	Prefixes []netip.Prefix
+	Unix     bool
+}
+
+// Contains reports whether a peer with this address is in one of the networks. The zero address is that of a peer on
+// a unix socket. A zone is ignored, an IPv4-mapped address is taken for the IPv4 address in it.
+func (n Networks) Contains(peer netip.Addr) bool {
+	if !peer.IsValid() {
+		return n.Unix
+	}
+	peer = peer.Unmap().WithZone("")
+	for _, p := range n.Prefixes {
+		if p.Contains(peer) {
+			return true
+		}
+	}
+	return false
+}
+
+// Empty reports whether no network was given.
+func (n Networks) Empty() bool { return len(n.Prefixes) == 0 && !n.Unix }
+
+// String is the address as the configuration writes it.
+func (a Address) String() string {
+	if a.Network == "unix" {
+		return "unix:" + a.Address
+	}
+	return a.Address
+}
