@@ -1,0 +1,84 @@
+package backends
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Capability is a thing that a store says it can do. Name is in upper case; Value is "" where the protocol has none.
+type Capability struct {
+	Name  string
+	Value string
+}
+
+// Capabilities is what a store says of itself before login, in its own order.
+type Capabilities struct {
+	List       []Capability
+	Mechanisms []string // SASL, in upper case
+}
+
+// Has reports whether a capability of this name, in upper case, is there.
+func (c Capabilities) Has(name string) bool {
+	_, ok := c.Value(name)
+	return ok
+}
+
+// Value returns the value of the capability of this name, in upper case.
+func (c Capabilities) Value(name string) (string, bool) {
+	i := slices.IndexFunc(c.List, func(have Capability) bool { return have.Name == name })
+	if i < 0 {
+		return "", false
+	}
+	return c.List[i].Value, true
+}
+
+// Equal reports whether two stores say the same.
+func (c Capabilities) Equal(other Capabilities) bool {
+	return slices.Equal(c.List, other.List) && slices.Equal(c.Mechanisms, other.Mechanisms)
+}
+
+// Common is what both can do, in the order of c: of two numbers the smaller, of two lists the words that both have.
+func (c Capabilities) Common(other Capabilities) Capabilities {
+	var common Capabilities
+	for _, mine := range c.List {
+		if theirs, ok := other.Value(mine.Name); ok {
+			if value, ok := commonValue(mine.Value, theirs); ok {
+				common.List = append(common.List, Capability{mine.Name, value})
+			}
+		}
+	}
+	for _, m := range c.Mechanisms {
+		if slices.Contains(other.Mechanisms, m) {
+			common.Mechanisms = append(common.Mechanisms, m)
+		}
+	}
+	return common
+}
+
+func commonValue(a, b string) (string, bool) {
+	if a == b {
+		return a, true
+	}
+	m, errM := strconv.ParseUint(a, 10, 64)
+	n, errN := strconv.ParseUint(b, 10, 64)
+	if errM == nil && errN == nil {
+		return strconv.FormatUint(min(m, n), 10), true
+	}
+	theirs := strings.Fields(b)
+	words := slices.DeleteFunc(strings.Fields(a), func(w string) bool { return !slices.Contains(theirs, w) })
+	return strings.Join(words, " "), len(words) > 0
+}
+
+// relayable leaves out the mechanisms that a proxy cannot offer. Channel binding ends at our TLS, so -PLUS is out; and
+// where a store lists it, a client that knows channel binding says "y" to us, at which that store must fail (RFC 5802
+// section 6): so the mechanism itself is out, too.
+func relayable(mechanisms []string) []string {
+	var keep []string
+	for _, m := range mechanisms {
+		if !strings.HasSuffix(m, "-PLUS") && !slices.Contains(mechanisms, m+"-PLUS") {
+			keep = append(keep, m)
+		}
+	}
+	return keep
+}

@@ -1,0 +1,222 @@
+package backends
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/emersion/go-sasl"
+
+	"jackdaw/internal/wire"
+)
+
+// imapStore talks IMAP (RFC 9051, RFC 3501) to a store.
+type imapStore struct{}
+
+func (imapStore) Open(c *wire.Conn, starttls func() error) (Capabilities, error) {
+	line, err := c.ReadLine()
+	if err != nil {
+		return Capabilities{}, fmt.Errorf("reading the greeting: %w", err)
+	}
+	status, code, text := imapStatus(strings.TrimPrefix(string(line), "* "))
+	// A PREAUTH greeting would make STARTTLS impossible and log everybody in as nobody knows whom.
+	if status != "OK" || !strings.HasPrefix(string(line), "* ") {
+		return Capabilities{}, fmt.Errorf("greeting is %q %q", status, text)
+	}
+	caps, known := imapCapabilities(code)
+	if starttls != nil {
+		if _, err := imapCommand(c, "J1", "STARTTLS"); err != nil {
+			return Capabilities{}, fmt.Errorf("STARTTLS: %w", err)
+		}
+		if err := starttls(); err != nil {
+			return Capabilities{}, err
+		}
+		known = false
+	}
+	if known {
+		return caps, nil
+	}
+	answer, err := imapCommand(c, "J2", "CAPABILITY")
+	if err != nil {
+		return Capabilities{}, fmt.Errorf("CAPABILITY: %w", err)
+	}
+	caps, known = imapCapabilities(answer.capability)
+	if !known {
+		return Capabilities{}, errors.New("no answer to CAPABILITY")
+	}
+	return caps, nil
+}
+
+func (imapStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error) {
+	answer, err := imapLogin(c, caps, m)
+	if err != nil {
+		return Welcome{}, err
+	}
+	if answer.capability == "" {
+		// RFC 9051 section 6.2.3: capabilities may change with login, and the store need not say so by itself.
+		if answer, err = imapCommand(c, "J4", "CAPABILITY"); err != nil {
+			return Welcome{}, fmt.Errorf("CAPABILITY after login: %w", err)
+		}
+	}
+	_, names, _ := strings.Cut(answer.capability, " ")
+	return Welcome{Capabilities: names}, nil
+}
+
+func (imapStore) Leave(c *wire.Conn) {
+	c.Send("J9 LOGOUT\r\n")
+	_ = c.Flush()
+}
+
+func imapLogin(c *wire.Conn, caps Capabilities, m sasl.Client) (imapAnswer, error) {
+	mechanism, initial, err := m.Start()
+	if err != nil {
+		return imapAnswer{}, err
+	}
+	if plain, ok := m.(*Plain); ok && !slices.Contains(caps.Mechanisms, mechanism) {
+		return imapLoginCommand(c, caps, plain)
+	}
+	c.Send("J3 AUTHENTICATE ", mechanism)
+	if caps.Has("SASL-IR") && initial != nil {
+		c.Send(" ", imapInitial(initial)) // RFC 4959
+		initial = nil
+	}
+	c.Send("\r\n")
+	return imapRead(c, "J3", func(challenge string) error {
+		response := initial
+		if response != nil {
+			initial = nil
+		} else if response, err = nextResponse(m, challenge); err != nil {
+			return err
+		}
+		c.Send(wire.EncodeBase64(response), "\r\n")
+		return nil
+	})
+}
+
+// imapInitial encodes an initial response; "=" is the empty one (RFC 4959 section 3).
+func imapInitial(response []byte) string {
+	if len(response) == 0 {
+		return "="
+	}
+	return wire.EncodeBase64(response)
+}
+
+// imapLoginCommand logs in at a store without SASL PLAIN. Literals are synchronising: such a store may know no others.
+func imapLoginCommand(c *wire.Conn, caps Capabilities, p *Plain) (imapAnswer, error) {
+	if caps.Has("LOGINDISABLED") {
+		return imapAnswer{}, errors.New("store takes neither AUTHENTICATE PLAIN nor LOGIN")
+	}
+	literals := []string{p.User, p.Password}
+	c.Send(fmt.Sprintf("J3 LOGIN {%d}\r\n", len(p.User)))
+	return imapRead(c, "J3", func(string) error {
+		switch len(literals) {
+		case 2:
+			c.Send(literals[0], fmt.Sprintf(" {%d}\r\n", len(literals[1])))
+		case 1:
+			c.Send(literals[0], "\r\n")
+		default:
+			return errors.New("store asks for a third argument of LOGIN")
+		}
+		literals = literals[1:]
+		return nil
+	})
+}
+
+// nextResponse hands a challenge in base64 to a mechanism.
+func nextResponse(m sasl.Client, challenge string) ([]byte, error) {
+	decoded, err := wire.DecodeBase64(challenge)
+	if err != nil {
+		return nil, fmt.Errorf("challenge of the store: %w", err)
+	}
+	return m.Next(decoded)
+}
+
+// imapAnswer is what a store said to a command that it granted.
+type imapAnswer struct {
+	capability string // "CAPABILITY ...", from the tagged OK or an untagged line; "" if there was none
+}
+
+func imapCommand(c *wire.Conn, tag, command string) (imapAnswer, error) {
+	c.Send(tag, " ", command, "\r\n")
+	return imapRead(c, tag, func(string) error { return errors.New("continuation unasked for") })
+}
+
+// imapRead reads until the tagged answer. Untagged data before login is for nobody: all but capabilities is dropped
+// (RFC 9051 section 11.3), and its amount is bounded.
+func imapRead(c *wire.Conn, tag string, answer func(challenge string) error) (imapAnswer, error) {
+	var got imapAnswer
+	for range maxNoise {
+		args, err := c.ReadCommand(nil)
+		if err != nil {
+			return got, err
+		}
+		who, _ := args.Word()
+		args.Take(" ")
+		rest := args.Rest()
+		switch who {
+		case "+":
+			if err := answer(rest); err != nil {
+				return got, err
+			}
+		case "*":
+			if kind, _, _ := strings.Cut(rest, " "); strings.EqualFold(kind, "CAPABILITY") {
+				got.capability = rest
+			} else if strings.EqualFold(kind, "BYE") {
+				_, code, text := imapStatus(rest)
+				return got, &Refusal{Code: imapCode(code), Text: text}
+			}
+		case tag:
+			status, code, text := imapStatus(rest)
+			if status != "OK" {
+				return got, imapRefusal(status, imapCode(code), text)
+			}
+			if imapCode(code) == "CAPABILITY" {
+				got.capability = code
+			}
+			return got, nil
+		}
+	}
+	return got, errNoise
+}
+
+// imapStatus takes "OK [CODE args] text" apart (RFC 9051 section 9: resp-cond-state).
+func imapStatus(s string) (status, code, text string) {
+	status, text, _ = strings.Cut(s, " ")
+	if rest, ok := strings.CutPrefix(text, "["); ok {
+		if c, t, ok := strings.Cut(rest, "]"); ok {
+			code, text = c, strings.TrimPrefix(t, " ")
+		}
+	}
+	return strings.ToUpper(status), code, text
+}
+
+func imapCode(code string) string {
+	name, _, _ := strings.Cut(code, " ")
+	return strings.ToUpper(name)
+}
+
+// imapTemporary are the codes of RFC 5530, RFC 2221 and of Dovecot with which a NO says nothing about the password.
+var imapTemporary = []string{"UNAVAILABLE", "SERVERBUG", "INUSE", "LIMIT", "CONTACTADMIN", "CORRUPTION", "PRIVACYREQUIRED", "REFERRAL"}
+
+// imapRefusal judges a tagged answer other than OK: only NO can be about credentials.
+func imapRefusal(status, code, text string) error {
+	return &Refusal{Code: code, Text: text, Denied: status == "NO" && !slices.Contains(imapTemporary, code)}
+}
+
+// imapCapabilities reads "CAPABILITY name name ..." (RFC 9051 section 7.2.2).
+func imapCapabilities(s string) (Capabilities, bool) {
+	words := strings.Fields(strings.ToUpper(s))
+	if len(words) == 0 || words[0] != "CAPABILITY" {
+		return Capabilities{}, false
+	}
+	var caps Capabilities
+	for _, w := range words[1:] {
+		if mechanism, ok := strings.CutPrefix(w, "AUTH="); ok {
+			caps.Mechanisms = append(caps.Mechanisms, mechanism)
+		} else {
+			caps.List = append(caps.List, Capability{Name: w})
+		}
+	}
+	return caps, true
+}

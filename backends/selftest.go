@@ -1,0 +1,194 @@
+package backends
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"jackdaw/internal/wire"
+)
+
+// Where the store verifies passwords, the proxy lets in whom the store lets in. A store that accepts any password, because
+// it trusts the proxy or because somebody is debugging it, would open the door to everybody. So each service of each store
+// is asked with an invented password, at first contact and then daily, and once more with the name of the first real user:
+// only a plain refusal of the credentials passes.
+
+// admit lets a login pass to a store that was tested, and has it tested now if it was not.
+func (s *Service) admit(ctx context.Context) error {
+	if s.trusted() {
+		return nil
+	}
+	if err := s.inspect(ctx); err != nil {
+		return err
+	}
+	if !s.trusted() {
+		return s.Problem()
+	}
+	return nil
+}
+
+func (s *Service) trusted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Access.AcceptsAnyPassword || s.distrust == nil && !s.passed.IsZero()
+}
+
+// inspect learns the store's capabilities, and tests it if that is due. Of several callers one does it, the others wait
+// and take its result. A failure is news for a second, so that logins do not besiege a store that is down.
+func (s *Service) inspect(ctx context.Context) error {
+	asked := time.Now()
+	select {
+	case s.gate <- struct{}{}:
+		defer func() { <-s.gate }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.ctx.Done():
+		return errClosed
+	}
+	if err, fresh := s.lastInspection(asked.Add(-retryFirst)); fresh {
+		return err
+	}
+	// What is learned is for everybody, so it does not end with the login that asked first.
+	limited, cancel := context.WithTimeout(s.ctx, inspectLimit)
+	defer cancel()
+	return s.conclude(s.look(limited))
+}
+
+// lastInspection returns the result of an inspection that ended after a moment.
+func (s *Service) lastInspection(after time.Time) (err error, fresh bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.distrust != nil {
+		return s.distrust, s.inspected.After(after)
+	}
+	return s.failure, s.inspected.After(after)
+}
+
+// distrusted says that a store answered a test otherwise than with a refusal.
+type distrusted struct {
+	user   string
+	answer error // nil: it let the user in
+}
+
+func (d *distrusted) Error() string {
+	if d.answer == nil {
+		return fmt.Sprintf("kept out: the store let %q in with an invented password; "+
+			"if that is meant to be, set accepts_any_password for it", d.user)
+	}
+	return fmt.Sprintf("kept out: the store does not refuse %q with an invented password, but answers: %v", d.user, d.answer)
+}
+
+func (s *Service) look(ctx context.Context) error {
+	conn, caps, _, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s.learn(caps)
+	if user, due := s.testDue(); due {
+		return s.test(ctx, conn, caps, user)
+	}
+	s.store.Leave(conn)
+	return nil
+}
+
+// test asks the store with an invented password.
+func (s *Service) test(ctx context.Context, conn *wire.Conn, caps Capabilities, user string) error {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	began := time.Now()
+	_, answer := s.store.Login(conn, caps, &Plain{User: user, Password: invented()})
+	if err := verdict(user, answer); err != nil {
+		return err
+	}
+	s.store.Leave(conn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusal = time.Since(began)
+	s.passed = time.Now()
+	return nil
+}
+
+// verdict judges a store's answer to an invented password; nil is good.
+func verdict(user string, answer error) error {
+	if answer == nil {
+		return &distrusted{user: user}
+	}
+	if Denied(answer) {
+		return nil
+	}
+	if _, ok := errors.AsType[*Refusal](answer); ok {
+		return &distrusted{user: user, answer: answer}
+	}
+	return fmt.Errorf("testing the store with an invented password: %w", answer)
+}
+
+// testDue says with whose name the store is to be tested: one that it let in must be refused before it is trusted again.
+func (s *Service) testDue() (user string, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if distrust, ok := errors.AsType[*distrusted](s.distrust); ok {
+		return distrust.user, true
+	}
+	return TestUser, !s.Access.AcceptsAnyPassword && time.Since(s.passed) > testEvery
+}
+
+// conclude keeps the result of an inspection, and tells the operator of a change.
+func (s *Service) conclude(err error) error {
+	s.mu.Lock()
+	before := s.failure
+	if s.distrust != nil {
+		before = s.distrust
+	}
+	_, distrust := errors.AsType[*distrusted](err)
+	switch {
+	case distrust:
+		s.distrust, s.failure = err, nil
+	case err == nil:
+		s.distrust, s.failure = nil, nil
+	default:
+		s.failure = err
+	}
+	s.inspected = time.Now()
+	s.mu.Unlock()
+	switch {
+	case s.ctx.Err() != nil:
+	case err == nil && before != nil:
+		s.log.Info("store is back")
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		s.log.Error("store cannot be used", zap.Error(err))
+	}
+	return err
+}
+
+// testRealUser asks the store once, after its first real login, to refuse an invented password for that very user: a store
+// may refuse a name it does not know and still take any password for one that it does.
+func (s *Service) testRealUser(user string) {
+	s.mu.Lock()
+	due := !s.userTested && !s.Access.AcceptsAnyPassword && s.ctx.Err() == nil
+	if due {
+		s.userTested = true
+		s.tasks.Go(func() { s.testUser(user) })
+	}
+	s.mu.Unlock()
+}
+
+func (s *Service) testUser(user string) {
+	ctx, cancel := context.WithTimeout(s.ctx, inspectLimit)
+	defer cancel()
+	conn, caps, _, err := s.open(ctx)
+	if err == nil {
+		err = s.test(ctx, conn, caps, user)
+		conn.Close()
+	}
+	if _, ok := errors.AsType[*distrusted](err); ok {
+		_ = s.conclude(err)
+	} else if err != nil {
+		s.mu.Lock()
+		s.userTested = false // the store was not to be had; the next login asks again
+		s.mu.Unlock()
+	}
+}

@@ -1,0 +1,76 @@
+// Package backends knows the mail stores: which of them a user belongs to, how to reach it, what it can do, and how to
+// log in there. It hands out connections that are logged in.
+package backends
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/emersion/go-sasl"
+
+	"jackdaw/configs"
+	"jackdaw/internal/wire"
+)
+
+// Store is one protocol, the side that talks to a store. It has no state: all of it is in the connection.
+type Store interface {
+	// Open takes a fresh connection through greeting and capabilities. Where starttls is not nil, TLS is begun by it
+	// at the place that the protocol has for it, and all that was said before is forgotten.
+	Open(c *wire.Conn, starttls func() error) (Capabilities, error)
+	// Login logs in. A *Plain may become the protocol's own command where the store has no SASL for it. An error that
+	// is no *Refusal means that the connection is broken or talks nonsense.
+	Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error)
+	// Leave says goodbye, without waiting for an answer.
+	Leave(c *wire.Conn)
+}
+
+// Welcome is what a store said when it let a user in.
+type Welcome struct {
+	Capabilities string // of the authenticated state, in the protocol's own words; "" where the store said none
+	Final        []byte // the last message of the SASL exchange, where it came with the success; nil if none did
+}
+
+// stores has the Store for each protocol that a backend can have an address for.
+var stores = map[configs.Service]Store{
+	configs.IMAP:  imapStore{},
+	configs.Sieve: sieveStore{},
+}
+
+// Refusal is a store's own answer to a login.
+type Refusal struct {
+	Code   string // the protocol's response code in upper case, "" if none
+	Text   string // for the log, never for the client
+	Denied bool   // the credentials are wrong; else the store cannot now
+}
+
+func (r *Refusal) Error() string {
+	if r.Code != "" {
+		return fmt.Sprintf("refused with [%s] %q", r.Code, r.Text)
+	}
+	return fmt.Sprintf("refused with %q", r.Text)
+}
+
+// Denied reports whether a login failed for the client's own credentials, as opposed to a failure of the world.
+func Denied(err error) bool {
+	refusal, ok := errors.AsType[*Refusal](err)
+	return ok && refusal.Denied
+}
+
+// maxNoise bounds the lines that a store may send before it answers.
+const maxNoise = 100
+
+var errNoise = errors.New("store talks without answering")
+
+// Plain is SASL PLAIN (RFC 4616) without an authorization identity: name and password as a client gave them.
+type Plain struct {
+	User     string
+	Password string
+}
+
+// Start returns the one message of the mechanism.
+func (p *Plain) Start() (string, []byte, error) {
+	return sasl.Plain, []byte("\x00" + p.User + "\x00" + p.Password), nil
+}
+
+// Next fails: PLAIN has no challenges.
+func (p *Plain) Next([]byte) ([]byte, error) { return nil, errors.New("challenge to PLAIN") }

@@ -1,0 +1,167 @@
+package backends
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
+
+	"jackdaw/configs"
+)
+
+// User is a canonical user: the one form of a name that routing, limits and logs use. Domain is "" for a bare name.
+type User struct {
+	Local  string
+	Domain string // as A-labels, in lower case
+}
+
+func (u User) String() string {
+	if u.Domain == "" {
+		return u.Local
+	}
+	return u.Local + "@" + u.Domain
+}
+
+// Form writes the user as a store wants the name: {user}, {local} and {domain} are replaced. A bare name has no domain
+// to stand beside it, so a form with {domain} leaves it bare.
+func (u User) Form(form string) string {
+	if u.Domain == "" {
+		return u.Local
+	}
+	// One pass over the form: what a client chose is never expanded (CVE-2017-2669).
+	return strings.NewReplacer("{user}", u.String(), "{local}", u.Local, "{domain}", u.Domain).Replace(form)
+}
+
+// maxName bounds user names, in octets: a local part of 64 and a domain of 255 (RFC 5321 section 4.5.3.1) fit amply.
+const maxName = 512
+
+// ErrName means that a user name is one that no store may be given.
+var ErrName = errors.New("unusable user name")
+
+// Names makes canonical users, by the [users] table.
+type Names struct {
+	users  configs.Users
+	realms []realm
+}
+
+// realm is a pattern for SNI names with at most one placeholder, between before and after.
+type realm struct {
+	before, after string
+	placeholder   bool
+	domain        string
+}
+
+// NewNames prepares a [users] table.
+func NewNames(users configs.Users) *Names {
+	n := &Names{users: users}
+	for pattern, domain := range users.Realms {
+		n.realms = append(n.realms, newRealm(pattern, domain))
+	}
+	// Exact before pattern, longer before shorter, and the same order every time.
+	slices.SortFunc(n.realms, func(a, b realm) int {
+		if a.placeholder != b.placeholder {
+			if b.placeholder {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(len(b.before+b.after), len(a.before+a.after)), cmp.Compare(a.before, b.before))
+	})
+	return n
+}
+
+func newRealm(pattern, domain string) realm {
+	for _, placeholder := range []string{"*", "{domain}"} {
+		if before, after, found := strings.Cut(pattern, placeholder); found {
+			return realm{before, after, true, domain}
+		}
+	}
+	return realm{before: pattern, domain: domain}
+}
+
+func (r realm) match(sni string) (string, bool) {
+	if !r.placeholder {
+		return r.domain, sni == r.before
+	}
+	rest, ok := strings.CutPrefix(sni, r.before)
+	if !ok {
+		return "", false
+	}
+	rest, ok = strings.CutSuffix(rest, r.after)
+	if !ok || rest == "" {
+		return "", false
+	}
+	return strings.ReplaceAll(r.domain, "{domain}", rest), true
+}
+
+// Realm is the domain that completes bare names: the listener's own, else what the SNI name leads to, else the default.
+func (n *Names) Realm(listener, sni string) string {
+	if listener != "" {
+		return listener
+	}
+	for _, r := range n.realms {
+		if domain, ok := r.match(sni); sni != "" && ok {
+			return domain
+		}
+	}
+	return n.users.DefaultRealm
+}
+
+// Canonical makes the canonical user of a name as a client wrote it; a bare name gets the realm. Names that a store could
+// read otherwise than we do are refused: with control or invisible characters, with "*" (which parts user and master at
+// Dovecot), with a second "@".
+func (n *Names) Canonical(name, realm string) (User, error) {
+	if err := checkName(name); err != nil {
+		return User{}, err
+	}
+	if n.users.Lowercase {
+		name = strings.ToLower(name)
+	}
+	user := User{Local: norm.NFC.String(name), Domain: realm}
+	if i := strings.LastIndexAny(name, n.users.Separators); i >= 0 {
+		user.Local, user.Domain = norm.NFC.String(name[:i]), name[i+1:]
+		if user.Domain == "" {
+			return User{}, fmt.Errorf("%w: empty domain", ErrName)
+		}
+	} else if slices.Contains(n.users.Unqualified, name) {
+		user.Domain = ""
+	}
+	if user.Local == "" || strings.Contains(user.Local, "@") {
+		return User{}, fmt.Errorf("%w: local part %q", ErrName, user.Local)
+	}
+	if user.Domain == "" {
+		return user, nil
+	}
+	var err error
+	if user.Domain, err = idna.Lookup.ToASCII(user.Domain); err != nil || strings.HasSuffix(user.Domain, ".") {
+		return User{}, fmt.Errorf("%w: domain %q", ErrName, user.Domain)
+	}
+	return user, nil
+}
+
+// checkName refuses what must not travel. RFC 4616 section 2 wants UTF-8.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: empty", ErrName)
+	case len(name) > maxName:
+		return fmt.Errorf("%w: longer than %d octets", ErrName, maxName)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w: not UTF-8", ErrName)
+	case strings.TrimSpace(name) != name:
+		return fmt.Errorf("%w: blanks around it", ErrName)
+	case strings.ContainsFunc(name, unfit):
+		return fmt.Errorf("%w: a character that no name may have", ErrName)
+	}
+	return nil
+}
+
+func unfit(r rune) bool {
+	return r == '*' || r != ' ' && unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp)
+}

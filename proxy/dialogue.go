@@ -1,0 +1,88 @@
+// Package proxy faces the clients: it listens, talks to each client in its protocol until the client is logged in at the
+// store that holds the user's mail, and then relays bytes.
+package proxy
+
+import (
+	"errors"
+
+	"jackdaw/backends"
+	"jackdaw/configs"
+	"jackdaw/internal/wire"
+)
+
+// Dialogue is one protocol, the side that talks to the client, until login. It knows syntax; policy is the session's.
+type Dialogue interface {
+	// Greet says hello.
+	Greet() error
+	// Next answers everything by itself until the client wants to log in. io.EOF and errLogout are orderly ends.
+	Next() (*Attempt, error)
+	// Accept answers the last attempt: the client is in, and the next byte is the store's.
+	Accept(backends.Welcome) error
+	// Refuse answers the last attempt: the client is not in. For a *syntaxError it says what was wrong, else it says
+	// reasonFor(err).
+	Refuse(err error) error
+	// Bye says why the session ends, where the protocol has words for it.
+	Bye(Reason)
+}
+
+// protocol is what the session must know of a protocol.
+type protocol struct {
+	dialogue func(*session) Dialogue
+	// bye ends a session in the relay, at a place where the client expects a line.
+	bye func(Reason) string
+	// guard, where there is one, watches what a logged-in client sends.
+	guard func() guard
+}
+
+var protocols = map[configs.Service]protocol{
+	configs.IMAP:  {dialogue: newIMAP, bye: imapBye},
+	configs.Sieve: {dialogue: newSieve, bye: sieveBye, guard: newSieveGuard},
+}
+
+var (
+	errLogout   = errors.New("client logged out")
+	errNonsense = errors.New("client does not speak the protocol")
+)
+
+// maxMistakes is how many errors of syntax a client may make. A browser that was made to talk to a mail server makes them
+// at once (ALPACA); people make them one by one.
+const maxMistakes = 10
+
+// talk is what dialogues have in common.
+type talk struct {
+	*session
+	mistakes int
+}
+
+// mistake counts an error of the client's; the last one ends the session.
+func (t *talk) mistake() error {
+	t.mistakes++
+	if t.mistakes > maxMistakes {
+		return errNonsense
+	}
+	return nil
+}
+
+// canStartTLS tells whether STARTTLS makes sense.
+func (t *talk) canStartTLS() bool { return t.conn.TLS() == nil }
+
+// mayLogin tells whether a secret may be asked for on this connection.
+func (t *talk) mayLogin() bool {
+	return t.conn.TLS() != nil || t.settings.listener.PlaintextFrom.Contains(t.peer.Client)
+}
+
+// mechanisms lists what the client may log in with at this moment.
+func (t *talk) mechanisms(caps backends.Capabilities) []string {
+	if !t.mayLogin() {
+		return nil
+	}
+	return offered(caps)
+}
+
+// fatal turns what cannot be answered line by line into the end of the session.
+func fatal(err error) error {
+	if _, ok := errors.AsType[*wire.LiteralError](err); ok || errors.Is(err, wire.ErrTooLong) {
+		return errNonsense
+	}
+	return err
+}

@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"errors"
+
+	"jackdaw/backends"
+)
+
+// Reason is why a client is refused, or why its session ends. For each a dialogue has a fixed sentence with its
+// protocol's own code: no client reads the text of a store, a name or an error of ours.
+type Reason int
+
+// The reasons.
+const (
+	ReasonDenied      Reason = iota // wrong password, unknown user, or a user who may not be here: one sounds as the other
+	ReasonUnavailable               // something behind us fails
+	ReasonTooMany                   // too many logins failed on this connection
+	ReasonTimeout                   // patience ended before a login
+	ReasonNonsense                  // the client does not speak the protocol
+	ReasonShutdown                  // we are going
+)
+
+// sentence is what a client reads behind the code.
+func (r Reason) sentence() string {
+	switch r {
+	case ReasonDenied:
+		return "Authentication failed"
+	case ReasonTooMany:
+		return "Too many failed logins"
+	case ReasonTimeout:
+		return "Too slow"
+	case ReasonNonsense:
+		return "Too many errors"
+	case ReasonShutdown:
+		return "Server is shutting down, try again"
+	default:
+		return "Temporary failure, try again later"
+	}
+}
+
+// errPolicy is a refusal that sounds like a wrong password, although nobody asked a store.
+var errPolicy = errors.New("not permitted")
+
+// reasonFor chooses what a client hears of a failed login. Only what the client itself got wrong is a denial.
+func reasonFor(err error) Reason {
+	if denied(err) {
+		return ReasonDenied
+	}
+	return ReasonUnavailable
+}
+
+func denied(err error) bool {
+	return backends.Denied(err) || byUs(err)
+}
+
+// byUs tells that a login was refused without a store: it must take as long as if a store had done it.
+func byUs(err error) bool {
+	return errors.Is(err, errPolicy) || errors.Is(err, backends.ErrName) || errors.Is(err, backends.ErrNotFound) ||
+		errors.Is(err, backends.ErrRefused) || errors.Is(err, backends.ErrNoService)
+}

@@ -1,0 +1,297 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+
+	"jackdaw/backends"
+	"jackdaw/configs"
+	"jackdaw/internal/wire"
+)
+
+// settings are what a configuration means for the sessions of one listener. A session keeps those that it began with.
+type settings struct {
+	listener configs.Listener
+	hostname string
+	tls      *tls.Config
+	match    func(sni string) (string, bool)
+	names    *backends.Names
+	router   *backends.Router
+	limits   configs.Limits
+	log      *zap.Logger
+}
+
+// session is one client connection, from accept to its log line.
+type session struct {
+	settings *settings
+	id       string
+	began    time.Time
+	conn     *wire.Conn
+	peer     backends.Peer
+	log      *zap.Logger
+	user     string
+	backend  string
+}
+
+func newSession(settings *settings, raw net.Conn) *session {
+	s := &session{
+		settings: settings,
+		id:       rand.Text()[:16], // 80 bits
+		began:    time.Now(),
+		conn:     wire.New(raw),
+		peer:     backends.Peer{Client: clientAddr(raw.RemoteAddr()), Listener: settings.listener.Name},
+	}
+	s.log = settings.log.With(zap.String("session", s.id), zap.String("service", string(settings.listener.Service)),
+		zap.String("listener", settings.listener.Name), zap.String("client", clientName(s.peer.Client)))
+	return s
+}
+
+// clientAddr returns the address of a peer, or the zero address for one on a unix socket.
+func clientAddr(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+func clientName(a netip.Addr) string {
+	if !a.IsValid() {
+		return "unix"
+	}
+	return a.String()
+}
+
+// serve takes the session from its first byte to its last. When ctx ends, so does the session, with a word to the client.
+func (s *session) serve(ctx context.Context, raw net.Conn) {
+	defer raw.Close()
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("session crashed", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	protocol := protocols[s.settings.listener.Service.Protocol()]
+	dialogue := protocol.dialogue(s)
+	store, err := s.enter(ctx, raw, dialogue)
+	if err != nil {
+		s.part(raw, dialogue, err)
+		s.log.Info("session", zap.String("sni", s.peer.SNI), zap.Duration("took", time.Since(s.began)), zap.String("reason", endOf(err)))
+		return
+	}
+	s.relay(ctx, store, protocol)
+}
+
+var (
+	errTimeout  = errors.New("login took too long")
+	errShutdown = errors.New("shutting down")
+	errTooMany  = errors.New("too many failed logins")
+)
+
+// enter brings the client to its login, within the time that it has for that.
+func (s *session) enter(ctx context.Context, raw net.Conn, d Dialogue) (*backends.Connection, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, s.began.Add(s.settings.limits.LoginTimeout), errTimeout)
+	defer cancel()
+	// The end of ctx ends whatever read or write is under way, were it one byte a second.
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	store, err := s.login(ctx, d)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return store, err
+}
+
+// login is the whole dialogue with the client.
+func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, error) {
+	if s.settings.listener.TLS == configs.TLSImplicit {
+		if err := s.handshake(); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.Greet(); err != nil {
+		return nil, err
+	}
+	for failures := 0; ; {
+		attempt, err := d.Next()
+		if err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		store, err := s.connect(ctx, attempt)
+		if err == nil {
+			return store, s.accept(d, store, attempt)
+		}
+		if broken, ok := errors.AsType[*clientError](err); ok && !isSyntax(err) {
+			return nil, broken // the client went away in the middle of an exchange
+		}
+		s.logFailure(attempt, err)
+		if !isSyntax(err) {
+			failures++
+			s.delay(ctx, began, failures, err)
+		}
+		if err := d.Refuse(err); err != nil {
+			return nil, err
+		}
+		if failures >= s.settings.limits.Attempts {
+			return nil, errTooMany
+		}
+	}
+}
+
+// accept tells the client, and the log, that it is in.
+func (s *session) accept(d Dialogue, store *backends.Connection, a *Attempt) error {
+	fields := []zap.Field{zap.String("sni", s.peer.SNI), zap.String("user", s.user), zap.String("backend", s.backend),
+		zap.Stringer("address", store.Address), zap.String("mechanism", a.Mechanism)}
+	if state := s.conn.TLS(); state != nil {
+		fields = append(fields, zap.String("tls", tls.VersionName(state.Version)))
+	}
+	s.log.Info("login", fields...)
+	if err := d.Accept(store.Welcome); err != nil {
+		store.Conn.Close()
+		return err
+	}
+	return nil
+}
+
+// logFailure writes the one line of a failed login. The name is the canonical one, or none; the secret is never there.
+func (s *session) logFailure(a *Attempt, err error) {
+	level := zap.InfoLevel
+	if !denied(err) && !isSyntax(err) {
+		level = zap.WarnLevel
+	}
+	s.log.Log(level, "login failed", zap.String("sni", s.peer.SNI), zap.String("user", s.user),
+		zap.String("backend", s.backend), zap.String("mechanism", a.Mechanism), zap.Error(err))
+}
+
+// connect places the user and logs in at the store.
+func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection, error) {
+	s.user, s.backend = "", ""
+	place, err := s.place(a)
+	if err == nil {
+		s.backend = place.Service.Backend
+		var store *backends.Connection
+		if store, err = place.Service.Login(ctx, a.client(place.Name), place.Name); err == nil {
+			return store, nil
+		}
+	}
+	if a.relayed() && !a.asked && denied(err) {
+		if fake := fakeScram(a); fake != nil {
+			return nil, fake
+		}
+	}
+	return nil, err
+}
+
+// place makes the canonical user and finds the store. What it refuses must sound like a wrong password.
+func (s *session) place(a *Attempt) (backends.Placement, error) {
+	realm := s.settings.names.Realm(s.settings.listener.Realm, s.peer.SNI)
+	user, err := s.settings.names.Canonical(a.User, realm)
+	if err != nil {
+		return backends.Placement{}, err
+	}
+	s.user = user.String()
+	if a.Secret == "" && !a.relayed() {
+		return backends.Placement{}, errEmptyPassword
+	}
+	if a.Authzid != "" {
+		// RFC 4616 section 2: acting as somebody else needs a permission that nobody has.
+		if other, err := s.settings.names.Canonical(a.Authzid, realm); err != nil || other != user {
+			return backends.Placement{}, errAuthzid
+		}
+	}
+	place, err := s.settings.router.Place(backends.Query{User: user, Service: s.settings.listener.Service, Peer: s.peer})
+	if err == nil && a.relayed() && place.Name != a.User {
+		err = errScramName
+	}
+	return place, err
+}
+
+var (
+	errEmptyPassword = fmt.Errorf("%w: empty password", errPolicy)
+	errAuthzid       = fmt.Errorf("%w: authorization as another user", errPolicy)
+)
+
+// delay makes refusals come a while after the attempt began, longer with repetition. Whom no store has refused waits as
+// long as if one had.
+func (s *session) delay(ctx context.Context, began time.Time, failures int, err error) {
+	wait := s.settings.limits.FailureDelay * time.Duration(failures)
+	if byUs(err) {
+		wait = max(wait, s.settings.router.RefusalTime(s.settings.listener.Service, s.peer))
+	}
+	timer := time.NewTimer(time.Until(began.Add(wait)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// handshakeLimit bounds one TLS handshake.
+const handshakeLimit = 30 * time.Second
+
+// handshake begins TLS with the client. What was learned before it is forgotten: the SNI name is all that there is.
+func (s *session) handshake() error {
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
+	defer cancel()
+	if err := s.conn.ServeTLS(ctx, s.settings.tls); err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	if name, ok := s.settings.match(s.conn.TLS().ServerName); ok {
+		s.peer.SNI = name
+	}
+	return nil
+}
+
+// hostname is what greetings call this server: the name that the client asked for, if a certificate of ours has it.
+func (s *session) hostname() string {
+	if s.peer.SNI != "" {
+		return s.peer.SNI
+	}
+	return s.settings.hostname
+}
+
+// announced is what can be promised to the client before it has logged in.
+func (s *session) announced() (backends.Capabilities, bool) {
+	return s.settings.router.Announced(s.settings.listener.Service, s.peer)
+}
+
+// part says goodbye to a client that did not log in.
+func (s *session) part(raw net.Conn, d Dialogue, err error) {
+	_ = raw.SetDeadline(time.Now().Add(2 * time.Second)) // the one that ended the dialogue has passed
+	switch {
+	case s.settings.listener.TLS == configs.TLSImplicit && s.conn.TLS() == nil:
+		// There is no way to say anything.
+	case errors.Is(err, errTooMany):
+		d.Bye(ReasonTooMany)
+	case errors.Is(err, errTimeout):
+		d.Bye(ReasonTimeout)
+	case errors.Is(err, errNonsense):
+		d.Bye(ReasonNonsense)
+	case errors.Is(err, errShutdown):
+		d.Bye(ReasonShutdown)
+	}
+	_ = s.conn.Flush()
+	_ = s.conn.Close()
+}
+
+// endOf says why a session ended, for the log.
+func endOf(err error) string {
+	switch {
+	case errors.Is(err, io.EOF):
+		return "client left before login"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errTimeout.Error()
+	default:
+		return err.Error()
+	}
+}
