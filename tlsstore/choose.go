@@ -1,0 +1,87 @@
+package tlsstore
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// How says how a certificate was chosen.
+type How string
+
+// The ways to a certificate.
+const (
+	Exact    How = "exact"    // it has the name
+	Wildcard How = "wildcard" // it has a wildcard for the name
+	Default  How = "default"  // the client sent no name, or one that no certificate has
+	Refused  How = "refused"  // the same, and there is no default: the client gets the alert unrecognized_name
+)
+
+// choice is what a client can be shown.
+type choice struct {
+	how   How
+	name  string // whose certificates these are: the client's name, or the default's
+	pairs []*pair
+}
+
+// choose finds the pairs for what a client sent by SNI.
+func (x *index) choose(sni, fallback string) choice {
+	if name, ok := dnsName(sni); ok {
+		if c := x.lookup(name); c.how != Refused {
+			return c
+		}
+	}
+	c := x.lookup(fallback)
+	if c.how != Refused {
+		c.how = Default
+	}
+	return c
+}
+
+// pick returns the first certificate that the client supports, one that is valid before one that is not.
+func pick(pairs []*pair, hello *tls.ClientHelloInfo, now time.Time) *tls.Certificate {
+	if len(pairs) == 0 {
+		return nil
+	}
+	// The name has been looked at already, and a default certificate need not match it.
+	nameless := *hello
+	nameless.ServerName = ""
+	var invalid *tls.Certificate
+	for _, p := range pairs {
+		switch {
+		case nameless.SupportsCertificate(&p.cert) != nil:
+		case p.valid(now):
+			return &p.cert
+		case invalid == nil:
+			invalid = &p.cert
+		}
+	}
+	if invalid != nil {
+		return invalid
+	}
+	return &pairs[0].cert // crypto/tls knows the alert for what the client and the certificate lack in common
+}
+
+// Choice explains what a client would be shown.
+type Choice struct {
+	How How `json:"how"`
+	// Name is the client's name in lower case, if a certificate of ours matches it.
+	Name string `json:"name,omitempty"`
+	// Default is the name that stands in for a name that does not match; "" refuses.
+	Default string `json:"default,omitempty"`
+	// Certificates are the candidates, best first; the client gets the first that is valid and that it supports.
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// Explain says which certificates a client that sends sni would be shown on a listener with that default, and why.
+func (s *Store) Explain(sni string, listenerDefault *string) Choice {
+	x, fallback := s.index.Load(), s.fallback(listenerDefault)
+	c := x.choose(indexed(sni), fallback)
+	explained := Choice{How: c.how, Default: fallback}
+	if c.how == Exact || c.how == Wildcard {
+		explained.Name = c.name
+	}
+	for _, p := range c.pairs {
+		explained.Certificates = append(explained.Certificates, x.report(p, time.Now()))
+	}
+	return explained
+}
