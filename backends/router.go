@@ -56,11 +56,25 @@ type serviceKey struct {
 	protocol configs.Service
 }
 
-// NewRouter prepares the backends of a configuration and starts to look at them. What old knows of a backend that is
-// configured as before is kept; the caller closes old with Retire when nothing uses it any more. old may be nil.
+// NewRouter prepares the backends of a configuration, and starts to look at them and to test them. What old knows of a
+// backend that is configured as before is kept; the caller closes old with Retire when nothing uses it any more. old may
+// be nil.
 func NewRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, error) {
+	r, err := PrepareRouter(config, old, log)
+	if err != nil {
+		return nil, err
+	}
+	for key, s := range r.services {
+		if old.find(key) != s {
+			s.start()
+		}
+	}
+	return r, nil
+}
+
+// PrepareRouter is NewRouter without a connection to any store.
+func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, error) {
 	r := &Router{routes: routes(config), services: make(map[serviceKey]*Service)}
-	var fresh []*Service
 	for _, name := range backendNames(config) {
 		backend, ok := config.Backend(name)
 		if !ok {
@@ -78,11 +92,7 @@ func NewRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, e
 				return nil, err
 			}
 			r.services[key] = s
-			fresh = append(fresh, s)
 		}
-	}
-	for _, s := range fresh {
-		s.start()
 	}
 	return r, nil
 }
@@ -206,8 +216,8 @@ func matchAny(patterns []string, s string) bool {
 	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return configs.Match(p, s) })
 }
 
-// reachable lists the services that a client on such a connection can be led to.
-func (r *Router) reachable(service configs.Service, peer Peer) []*Service {
+// Reachable lists the services that a client on such a connection can be led to.
+func (r *Router) Reachable(service configs.Service, peer Peer) []*Service {
 	var all []*Service
 	for _, route := range r.routes {
 		if !matchConnection(route, service, peer) {
@@ -227,7 +237,7 @@ func (r *Router) reachable(service configs.Service, peer Peer) []*Service {
 // to have in common. Stores that were never reached promise nothing and keep nothing back. known is false if no store
 // was reached.
 func (r *Router) Announced(service configs.Service, peer Peer) (common Capabilities, known bool) {
-	for _, s := range r.reachable(service, peer) {
+	for _, s := range r.Reachable(service, peer) {
 		caps, reached := s.Capabilities()
 		switch {
 		case !reached:
@@ -243,7 +253,7 @@ func (r *Router) Announced(service configs.Service, peer Peer) (common Capabilit
 // RefusalTime is how long the slowest of the stores that such a client can be led to takes to refuse a password. Whom no
 // store refuses must wait as long, or the time would tell that the user does not exist.
 func (r *Router) RefusalTime(service configs.Service, peer Peer) (longest time.Duration) {
-	for _, s := range r.reachable(service, peer) {
+	for _, s := range r.Reachable(service, peer) {
 		longest = max(longest, s.RefusalTime())
 	}
 	return longest

@@ -201,6 +201,18 @@ func (s *Service) prepare(ctx context.Context, conn *wire.Conn, address configs.
 	}
 }
 
+// Ask learns what the store says of itself before login, without logging in.
+func (s *Service) Ask(ctx context.Context) error {
+	conn, caps, _, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s.learn(caps)
+	s.store.Leave(conn)
+	return nil
+}
+
 // Capabilities returns what the store can do, and whether it was ever reached to say so.
 func (s *Service) Capabilities() (Capabilities, bool) {
 	s.mu.Lock()
