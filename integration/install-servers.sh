@@ -1,0 +1,98 @@
+#!/bin/sh
+# Installs the mail servers and clients that the tests in this directory use, from the packages of Debian or Ubuntu, and
+# starts none of them. Run it as root, or as a user with sudo without a password. Where it cannot work it says so in one
+# line and exits 0: the tests then skip.
+#
+# Dovecot and the clients are installed by apt. Cyrus, whose package excludes Dovecot's, is unpacked beside it. Tests know
+# by $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a failure and not a skip.
+set -eu
+
+dir=${JACKDAW_SERVERS:-/opt/jackdaw-servers}
+policy=/usr/sbin/policy-rc.d
+
+packages='
+	dovecot-core dovecot-imapd dovecot-managesieved dovecot-sieve
+	sasl2-bin libsasl2-modules
+	ca-certificates curl openssl isync sieve-connect
+	gcc libc6-dev'
+unpacked='cyrus-common cyrus-imapd'
+
+notice() {
+	echo "install-servers.sh: $1; tests with real servers will be skipped" >&2
+	exit 0
+}
+
+stamp=$(cksum <"$0")
+if [ "$(cat "$dir/installed" 2>/dev/null)" = "$stamp" ]; then
+	exit 0
+fi
+command -v apt-get >/dev/null || notice 'there is no apt-get here'
+if [ "$(id -u)" != 0 ]; then
+	sudo -n true 2>/dev/null || notice 'this needs root, or sudo without a password'
+	exec sudo -n JACKDAW_SERVERS="$dir" sh "$0"
+fi
+umask 022
+mkdir -p "$dir" || notice "$dir cannot be made"
+rm -f "$dir/installed"
+
+# No package may start a service. A policy that was here before comes back afterwards, also after a run that was killed.
+restore() {
+	rm -f "$policy"
+	if [ -e "$policy.before-jackdaw" ]; then
+		mv "$policy.before-jackdaw" "$policy"
+	fi
+}
+if [ -e "$policy" ] && [ ! -e "$policy.before-jackdaw" ]; then
+	mv "$policy" "$policy.before-jackdaw"
+fi
+trap restore EXIT
+trap 'exit 1' HUP INT TERM
+printf '#!/bin/sh\nexit 101\n' >"$policy"
+chmod 755 "$policy"
+
+export DEBIAN_FRONTEND=noninteractive
+apt() {
+	# Debian's tools may ask for a network where there is none: they get one try and half a minute.
+	apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=1 -o Acquire::http::Timeout=30 "$@"
+}
+
+# needs prints the libraries that Debian's archive says the unpacked packages need, without the alternatives.
+needs() {
+	# shellcheck disable=SC2086 # a list of names
+	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $unpacked |
+		sed -n 's/^  Depends: \(lib[a-z0-9.+-]*\)$/\1/p' | sort -u
+}
+
+add() {
+	libraries=$(needs) && [ -n "$libraries" ] || return
+	# shellcheck disable=SC2086 # lists of names
+	apt install --no-install-recommends $packages $libraries
+}
+
+unpack() {
+	rm -rf "$dir/cyrus" "$dir/download"
+	mkdir "$dir/cyrus" "$dir/download"
+	# shellcheck disable=SC2086 # a list of names
+	(cd "$dir/download" && apt -o APT::Sandbox::User=root download $unpacked) || return
+	for package in "$dir"/download/*.deb; do
+		dpkg -x "$package" "$dir/cyrus" || return
+	done
+	rm -rf "$dir/download"
+}
+
+# The package lists may be missing or old: they are fetched when a first try without has failed.
+log=$dir/install.log
+if ! { add && unpack; } >"$log" 2>&1; then
+	apt update >>"$log" 2>&1 || true
+	{ add && unpack; } >>"$log" 2>&1 || {
+		tail -n 5 "$log" >&2
+		notice "the packages could not be installed (see $log)"
+	}
+fi
+
+# Servers run as this user when the tests run as root; its name is the one that Cyrus's own package gives it.
+id cyrus >/dev/null 2>&1 ||
+	useradd --system --gid mail --home-dir /nonexistent --shell /usr/sbin/nologin cyrus
+
+echo "$stamp" >"$dir/installed"
+echo "install-servers.sh: servers and clients are installed, Cyrus below $dir" >&2
