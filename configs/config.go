@@ -58,6 +58,8 @@ type Listener struct {
 	Mode  fs.FileMode `toml:"mode"`
 	Group string      `toml:"group"`
 	Peers
+
+	Line int // where it stands in the file
 }
 
 // TLSMode says when TLS begins on a connection.

@@ -35,6 +35,11 @@ func Services() []Service {
 	return all
 }
 
+// Protocols lists the services that a backend can offer.
+func Protocols() []Service {
+	return slices.DeleteFunc(Services(), func(s Service) bool { return s.Protocol() != s })
+}
+
 // info returns the zero serviceInfo for a name that is no service.
 func (s Service) info() serviceInfo {
 	i := slices.IndexFunc(services, func(info serviceInfo) bool { return info.service == s })

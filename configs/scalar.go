@@ -1,0 +1,87 @@
+package configs
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"reflect"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// scalar tells how a Go type stands in the file.
+type scalar struct {
+	kind  unstable.Kind
+	form  string // completes "must be "
+	parse func(text string) (any, error)
+}
+
+// scalars are the types that one value of the file fills.
+var scalars = map[reflect.Type]scalar{
+	reflect.TypeFor[bool]():          {unstable.Bool, "true or false", func(s string) (any, error) { return s == "true", nil }},
+	reflect.TypeFor[int]():           {unstable.Integer, "a whole number", parseInt},
+	reflect.TypeFor[string]():        {unstable.String, "a string", func(s string) (any, error) { return s, nil }},
+	reflect.TypeFor[time.Duration](): {unstable.String, `a duration such as "30s"`, parseDuration},
+	reflect.TypeFor[fs.FileMode]():   {unstable.String, `a mode such as "0660"`, parseMode},
+	reflect.TypeFor[Service]():       {unstable.String, `a service such as "imap"`, parseService},
+	reflect.TypeFor[TLSMode]():       {unstable.String, `"none", "starttls" or "implicit"`, parseTLSMode},
+	reflect.TypeFor[TLSVersion]():    {unstable.String, `"1.2" or "1.3"`, parseTLSVersion},
+	reflect.TypeFor[Address]():       {unstable.String, `an address such as "127.0.0.1:143"`, parseAddress},
+	reflect.TypeFor[Networks]():      {unstable.String, `a network such as "192.0.2.0/24", or "local"`, parseNetwork},
+}
+
+func parseInt(s string) (any, error) {
+	i, err := strconv.ParseInt(s, 0, 32)
+	if err != nil {
+		return nil, fmt.Errorf("%s is out of range", s)
+	}
+	return int(i), nil
+}
+
+func parseDuration(s string) (any, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return nil, fmt.Errorf(`%q is no duration such as "30s" or "35m"`, s)
+	}
+	return d, nil
+}
+
+func parseMode(s string) (any, error) {
+	mode, err := strconv.ParseUint(s, 8, 9)
+	if err != nil {
+		return nil, fmt.Errorf(`%q is no mode in octal digits such as "0660"`, s)
+	}
+	return fs.FileMode(mode), nil
+}
+
+func parseService(s string) (any, error) {
+	return Service(s), oneOf("service", s, serviceNames(Services()))
+}
+
+func parseTLSMode(s string) (any, error) {
+	return TLSMode(s), oneOf("mode", s, []string{string(TLSNone), string(TLSStartTLS), string(TLSImplicit)})
+}
+
+func parseTLSVersion(s string) (any, error) {
+	versions := map[string]TLSVersion{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+	return versions[s], oneOf("version", s, []string{"1.2", "1.3"})
+}
+
+func oneOf(what, s string, valid []string) error {
+	if slices.Contains(valid, s) {
+		return nil
+	}
+	return errors.New("unknown " + what + " " + strconv.Quote(s) + suggest(s, valid))
+}
+
+func serviceNames(services []Service) []string {
+	names := make([]string, len(services))
+	for i, s := range services {
+		names[i] = string(s)
+	}
+	return names
+}

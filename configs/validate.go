@@ -1,0 +1,177 @@
+package configs
+
+import (
+	"os"
+	"slices"
+	"strings"
+)
+
+// Backend returns the backend of a name, or else the wildcard backend that covers it: "*" is exactly one label.
+func (c *Config) Backend(name string) (*Backend, bool) {
+	for _, wanted := range []string{name, wildcardOf(name)} {
+		for i := range c.Backends {
+			if c.Backends[i].Name == wanted {
+				return &c.Backends[i], true
+			}
+		}
+	}
+	return nil, false
+}
+
+// check looks at what depends on several tables.
+func (c *Config) check(d *decoder, n *node) {
+	c.checkHostname(d, n)
+	c.checkListeners(d, n)
+	c.checkCertificates(d, n)
+	c.checkBackends(d, n)
+	c.checkServices(d)
+	c.checkLoops(d, n)
+	c.checkRoutes(d, n)
+}
+
+func (c *Config) checkHostname(d *decoder, n *node) {
+	d.canonical(n.at("hostname"), &c.Hostname, dnsName)
+	if c.Hostname != "" {
+		return
+	}
+	// A system may be called anything; that is not the file's mistake.
+	name, err := os.Hostname()
+	if err == nil {
+		c.Hostname, err = dnsName(name)
+	}
+	if err != nil {
+		c.Hostname = "localhost"
+	}
+}
+
+func (c *Config) checkListeners(d *decoder, n *node) {
+	if len(c.Listen.Listeners) == 0 {
+		d.errorf(n.at("listen"), `nothing to listen on; give a service an address, such as imaps = ":993" in [listen]`)
+	}
+	lines := make(map[Address]int)
+	for _, l := range c.Listen.Listeners {
+		if l.Address.Network == "" || l.Address.port() == "0" {
+			continue // unreadable, or any free port
+		}
+		if line, ok := lines[l.Address]; ok {
+			d.errorf(&node{line: l.Line}, "%s is listened on already, in line %d", l.Address, line)
+		}
+		lines[l.Address] = l.Line
+	}
+}
+
+// checkCertificates asks for certificates unless all clients may do without TLS.
+func (c *Config) checkCertificates(d *decoder, n *node) {
+	needed := slices.ContainsFunc(c.Listen.Listeners, func(l Listener) bool { return l.PlaintextFrom.Empty() })
+	if needed && len(c.TLS.Certificates) == 0 {
+		d.errorf(n.at("tls"), `no certificates; name files or directories in [tls], such as `+
+			`certificates = ["/etc/letsencrypt/live"]`)
+	}
+}
+
+func (c *Config) checkBackends(d *decoder, n *node) {
+	if n.get("backend") == nil {
+		d.errorf(n, "no store to lead users to; describe it in [[backend]]")
+	}
+	lines := make(map[string]int)
+	for _, b := range c.Backends {
+		if line, ok := lines[b.Name]; ok && b.Name != "" {
+			d.errorf(&node{line: b.Line}, "backend %q is already given in line %d", b.Name, line)
+		}
+		lines[b.Name] = b.Line
+	}
+}
+
+// checkServices refuses to listen for what no backend offers. Which backends a client can be led to depends on too much
+// to ask for more.
+func (c *Config) checkServices(d *decoder) {
+	for _, l := range c.Listen.Listeners {
+		offered := slices.ContainsFunc(c.Backends, func(b Backend) bool {
+			_, ok := b.Access[l.Service.Protocol()]
+			return ok
+		})
+		if !offered && len(c.Backends) > 0 {
+			d.errorf(&node{line: l.Line}, "no backend offers %s, which clients would need here", l.Service.Protocol())
+		}
+	}
+}
+
+// checkLoops refuses a store's address that leads back to a listener.
+func (c *Config) checkLoops(d *decoder, n *node) {
+	for i, b := range c.Backends {
+		for service, access := range b.Access {
+			for _, a := range access.Addresses {
+				if l := slices.IndexFunc(c.Listen.Listeners, func(l Listener) bool { return a.leadsTo(l.Address) }); l >= 0 {
+					where := n.get("backend").list()[i].at(string(service))
+					d.errorf(where, "%s leads back to the listener in line %d; let the store listen elsewhere",
+						a, c.Listen.Listeners[l].Line)
+				}
+			}
+		}
+	}
+}
+
+func (c *Config) checkRoutes(d *decoder, n *node) {
+	if n.get("route") == nil {
+		c.checkNoRoute(d)
+		return
+	}
+	last := 0 // the line of a route after which no other is reached
+	for i, r := range c.Routes {
+		n := n.get("route").list()[i]
+		if last > 0 {
+			d.errorf(n, "route is never reached: the one in line %d matches everything", last)
+		} else if r.unconditional(n) {
+			last = r.Line
+		}
+		d.canonicalList(n.get("user"), r.User, c.Users.pattern)
+		c.checkTo(d, n.at("to"), r.To)
+		c.checkListenerNames(d, n.get("listener"), r.Listener)
+	}
+}
+
+// checkNoRoute: without routes there must be no doubt about where everybody's mail is.
+func (c *Config) checkNoRoute(d *decoder) {
+	switch {
+	case len(c.Backends) > 1:
+		d.errorf(&node{line: c.Backends[1].Line}, `several backends and no [[route]]: nobody would be let in; `+
+			`say who goes where, or to = %q for all`, c.Backends[0].Name)
+	case len(c.Backends) == 1 && strings.HasPrefix(c.Backends[0].Name, "*"):
+		d.errorf(&node{line: c.Backends[0].Line}, "backend %q stands for many stores and no [[route]] names one",
+			c.Backends[0].Name)
+	}
+}
+
+// checkTo looks for the backend that a route names.
+func (c *Config) checkTo(d *decoder, n *node, to string) {
+	if to == "" {
+		return
+	}
+	backend, ok := c.Backend(to)
+	switch {
+	case !ok:
+		var names []string
+		for _, b := range c.Backends {
+			names = append(names, b.Name)
+		}
+		d.errorf(n, "no backend %q%s", to, suggest(to, names))
+	case strings.HasPrefix(to, "*"):
+		d.errorf(n, "%q stands for many stores; name one of them", to)
+	case backend.Name != to:
+		if name, err := dnsName(to); name != to || err != nil {
+			d.errorf(n, "%q cannot stand for {name}: it is no DNS name in lower case", to)
+		}
+	}
+}
+
+func (c *Config) checkListenerNames(d *decoder, n *node, patterns []string) {
+	var names []string
+	for _, l := range c.Listen.Listeners {
+		names = append(names, l.Name)
+	}
+	for i, pattern := range patterns {
+		if !slices.ContainsFunc(names, func(name string) bool { return Match(pattern, name) }) {
+			d.errorf(n.list()[i], "no listener %q%s", pattern, suggest(pattern, names))
+		}
+	}
+}
