@@ -42,9 +42,9 @@ type holder struct {
 	file string
 }
 
-// pairUp finds for each chain the private key, in whatever file that is.
-func pairUp(files []found) *pairing {
-	p := &pairing{pairs: make(map[digest]*pair), used: make(map[string]bool)}
+// pairUp finds for each chain the private key, in whatever file that is. Its problems follow those of the scan.
+func pairUp(files []found, problems []Problem) *pairing {
+	p := &pairing{pairs: make(map[digest]*pair), used: make(map[string]bool), problems: problems}
 	keys := make(map[digest]holder)
 	for _, f := range files {
 		for _, k := range f.keys {
@@ -117,20 +117,20 @@ func (p *pairing) keep(former []*pair, now time.Time, grace time.Duration) {
 			continue
 		}
 		again := *old
-		if isGone(old.chainFile) && isGone(old.keyFile) {
+		if !isGone(old.chainFile) || !isGone(old.keyFile) {
+			again.gone = time.Time{}
+			again.kept = p.takeProblem(old) + "; the former certificate, valid until " + day(old.cert.Leaf.NotAfter) + ", serves on"
+		} else {
 			if old.gone.IsZero() {
 				again.gone = now
 			}
 			if now.Sub(again.gone) >= grace {
 				continue
 			}
-			again.kept = fmt.Sprintf("gone; it is dropped unless it is back within %v", grace)
-			p.problem(old.chainFile, again.kept)
-		} else {
-			again.gone = time.Time{}
-			again.kept = p.takeProblem(old)
-			p.problem(old.chainFile, again.kept+"; the former certificate, valid until "+day(old.cert.Leaf.NotAfter)+", serves on")
+			p.takeProblem(old)
+			again.kept = fmt.Sprintf("gone; the certificate is dropped unless it is back within %v", grace)
 		}
+		p.problem(old.chainFile, again.kept)
 		p.pairs[old.id] = &again
 	}
 }

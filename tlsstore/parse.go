@@ -64,9 +64,12 @@ func parse(data []byte) (contents, error) {
 	if wanted != 0 {
 		return contents{}, errors.New("a PEM block is damaged or cut off")
 	}
-	var err error
-	c.chains, err = buildChains(certs)
-	return c, err
+	chains, err := buildChains(certs)
+	if err != nil {
+		return contents{}, err
+	}
+	c.chains = chains
+	return c, nil
 }
 
 // isWanted tells the PEM blocks that matter here from OpenSSH keys, DH parameters, requests and the like.

@@ -109,10 +109,9 @@ func (s *Store) untilRescan() time.Duration {
 // rescan replaces the index by one made of the files as they are now.
 func (s *Store) rescan() {
 	before, now := s.index.Load(), time.Now()
-	files, problems := s.scanner.scan()
-	fresh := pairUp(files)
+	fresh := pairUp(s.scanner.scan())
 	fresh.keep(before.pairs, now, s.tuning.grace)
-	idx := newIndex(fresh.list(), append(problems, fresh.problems...), now)
+	idx := newIndex(fresh.list(), fresh.problems, now)
 	if d := s.cfg.Default; d != nil && *d != "" && len(idx.lookup(indexed(*d)).pairs) == 0 {
 		idx.problems = append(idx.problems, Problem{Text: "no certificate for the default name " + *d})
 	}
