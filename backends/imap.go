@@ -63,10 +63,7 @@ func (imapStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome,
 	return Welcome{Capabilities: names}, nil
 }
 
-func (imapStore) Leave(c *wire.Conn) {
-	c.Send("J9 LOGOUT\r\n")
-	_ = c.Flush()
-}
+func (imapStore) Leave(c *wire.Conn) { leave(c, "J9 LOGOUT\r\n") }
 
 func imapLogin(c *wire.Conn, caps Capabilities, m sasl.Client) (imapAnswer, error) {
 	mechanism, initial, err := m.Start()

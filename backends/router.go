@@ -1,6 +1,7 @@
 package backends
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -152,7 +153,7 @@ func (r *Router) Retire(next *Router) {
 // Place finds the store of a user.
 func (r *Router) Place(q Query) (Placement, error) {
 	for _, route := range r.routes {
-		if !matchConnection(route, q.Service, q.Peer) || !matchUser(route, q.User) {
+		if mismatch(route, q) != "" {
 			continue
 		}
 		if route.To == "" {
@@ -171,13 +172,7 @@ func (r *Router) Place(q Query) (Placement, error) {
 func (r *Router) Trace(q Query) []Step {
 	var steps []Step
 	for _, route := range r.routes {
-		step := Step{Route: route}
-		switch {
-		case !matchConnection(route, q.Service, q.Peer):
-			step.Mismatch = "sni, listener, service or client differs"
-		case !matchUser(route, q.User):
-			step.Mismatch = "user or domain differs"
-		}
+		step := Step{Route: route, Mismatch: mismatch(route, q)}
 		steps = append(steps, step)
 		if step.Mismatch == "" {
 			break
@@ -189,27 +184,46 @@ func (r *Router) Trace(q Query) []Step {
 // Step is one route on the way of a placement.
 type Step struct {
 	Route    configs.Route
-	Mismatch string // why the route does not decide; "" if it does
+	Mismatch string // the first condition that does not hold; "" if the route decides
 }
 
-// matchConnection tells whether the conditions hold that are known before there is a user.
-func matchConnection(route configs.Route, service configs.Service, peer Peer) bool {
-	return matchAny(route.SNI, peer.SNI) &&
-		matchAny(route.Listener, peer.Listener) &&
-		(len(route.Service) == 0 || slices.Contains(route.Service, service)) &&
-		(route.Client.Empty() || route.Client.Contains(peer.Client))
+// mismatch names the first condition of a route that does not hold, or "".
+func mismatch(route configs.Route, q Query) string {
+	return cmp.Or(mismatchConnection(route, q.Service, q.Peer), mismatchUser(route, q.User))
 }
 
-func matchUser(route configs.Route, user User) bool {
-	if !matchAny(route.Domain, user.Domain) {
-		return false
+// mismatchConnection judges the conditions that are known before there is a user.
+func mismatchConnection(route configs.Route, service configs.Service, peer Peer) string {
+	switch {
+	case !matchAny(route.SNI, peer.SNI):
+		return "sni"
+	case !matchAny(route.Listener, peer.Listener):
+		return "listener"
+	case len(route.Service) > 0 && !slices.Contains(route.Service, service):
+		return "service"
+	case !route.Client.Empty() && !route.Client.Contains(peer.Client):
+		return "client"
 	}
-	return len(route.User) == 0 || slices.ContainsFunc(route.User, func(pattern string) bool {
+	return ""
+}
+
+func mismatchUser(route configs.Route, user User) string {
+	if !matchAny(route.Domain, user.Domain) {
+		return "domain"
+	}
+	for _, pattern := range route.User {
+		name := user.Local // a pattern without a domain holds in all of them
 		if strings.Contains(pattern, "@") {
-			return configs.Match(pattern, user.String())
+			name = user.String()
 		}
-		return configs.Match(pattern, user.Local)
-	})
+		if configs.Match(pattern, name) {
+			return ""
+		}
+	}
+	if len(route.User) > 0 {
+		return "user"
+	}
+	return ""
 }
 
 func matchAny(patterns []string, s string) bool {
@@ -220,7 +234,7 @@ func matchAny(patterns []string, s string) bool {
 func (r *Router) Reachable(service configs.Service, peer Peer) []*Service {
 	var all []*Service
 	for _, route := range r.routes {
-		if !matchConnection(route, service, peer) {
+		if mismatchConnection(route, service, peer) != "" {
 			continue
 		}
 		if s := r.services[serviceKey{route.To, service.Protocol()}]; s != nil && !slices.Contains(all, s) {

@@ -25,6 +25,7 @@ var (
 	retryMost    = 30 * time.Second
 	inspectLimit = 30 * time.Second // for one look: greeting, TLS, and a refusal that the store may delay
 	dialLimit    = 5 * time.Second  // for one address
+	loginLimit   = 30 * time.Second // for a login: a store that is slow must not use up the client's own time
 )
 
 // TestUser is the name that stores are asked with whether they refuse an invented password. It is in their logs.
@@ -63,7 +64,10 @@ type Connection struct {
 	Address configs.Address // where it leads
 }
 
-var errClosed = errors.New("backend is no longer configured")
+var (
+	errClosed = errors.New("backend is no longer configured")
+	errSlow   = errors.New("store is too slow")
+)
 
 // newService prepares the way and starts to look at the store. Errors are of the configuration: an unusable tls_ca.
 func newService(backend string, protocol configs.Service, access configs.Access, log *zap.Logger) (*Service, error) {
@@ -113,6 +117,8 @@ func (s *Service) watch() {
 
 // Login brings a user to the store and logs in. It asks no further address once something was said that is a secret.
 func (s *Service) Login(ctx context.Context, m sasl.Client, user string) (*Connection, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, loginLimit, errSlow)
+	defer cancel()
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
@@ -130,7 +136,7 @@ func (s *Service) Login(ctx context.Context, m sasl.Client, user string) (*Conne
 			s.noteRefusal(time.Since(began))
 		}
 		conn.Close()
-		return nil, fmt.Errorf("logging in at %s: %w", address, err)
+		return nil, fmt.Errorf("logging in at %s: %w", address, because(ctx, err))
 	}
 	s.testRealUser(user)
 	return &Connection{Welcome: welcome, Conn: conn, Address: address}, nil
@@ -162,13 +168,18 @@ func (s *Service) openAddress(ctx context.Context, address configs.Address) (*wi
 	caps, err := s.prepare(ctx, conn, address)
 	if err != nil {
 		raw.Close()
-		if ctx.Err() != nil {
-			err = fmt.Errorf("%w (%w)", err, context.Cause(ctx))
-		}
-		return nil, Capabilities{}, err
+		return nil, Capabilities{}, because(ctx, err)
 	}
 	caps.Mechanisms = relayable(caps.Mechanisms)
 	return conn, caps, nil
+}
+
+// because says that an error came from the end of ctx, and why that ended.
+func because(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 }
 
 // prepare takes a fresh connection through TLS and what the protocol says before login.

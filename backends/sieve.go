@@ -60,10 +60,7 @@ func (sieveStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome
 	return Welcome{Final: final}, err
 }
 
-func (sieveStore) Leave(c *wire.Conn) {
-	c.Send("LOGOUT\r\n")
-	_ = c.Flush()
-}
+func (sieveStore) Leave(c *wire.Conn) { leave(c, "LOGOUT\r\n") }
 
 // maxQuoted is the length that a quoted string may have (RFC 5804 section 4).
 const maxQuoted = 1024

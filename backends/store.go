@@ -5,6 +5,7 @@ package backends
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/emersion/go-sasl"
 
@@ -20,7 +21,7 @@ type Store interface {
 	// Login logs in. A *Plain may become the protocol's own command where the store has no SASL for it. An error that
 	// is no *Refusal means that the connection is broken or talks nonsense.
 	Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error)
-	// Leave says goodbye, without waiting for an answer.
+	// Leave says goodbye, and waits a moment for the store to close, so that its log has an orderly end.
 	Leave(c *wire.Conn)
 }
 
@@ -54,6 +55,20 @@ func (r *Refusal) Error() string {
 func Denied(err error) bool {
 	refusal, ok := errors.AsType[*Refusal](err)
 	return ok && refusal.Denied
+}
+
+// leaveLimit is how long a store may take to close.
+const leaveLimit = time.Second
+
+// leave sends the command that ends a session, and reads what the store still has to say.
+func leave(c *wire.Conn, logout string) {
+	c.Send(logout)
+	_ = c.SetDeadline(time.Now().Add(leaveLimit))
+	for range maxNoise {
+		if _, err := c.ReadLine(); err != nil {
+			return
+		}
+	}
 }
 
 // maxNoise bounds the lines that a store may send before it answers.

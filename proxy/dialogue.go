@@ -28,6 +28,8 @@ type Dialogue interface {
 // protocol is what the session must know of a protocol.
 type protocol struct {
 	dialogue func(*session) Dialogue
+	// promise lists what a client hears before login of stores with these capabilities, which are none if none was reached.
+	promise func(backends.Capabilities) []backends.Capability
 	// bye ends a session in the relay, at a place where the client expects a line.
 	bye func(Reason) string
 	// guard, where there is one, watches what a logged-in client sends.
@@ -35,8 +37,13 @@ type protocol struct {
 }
 
 var protocols = map[configs.Service]protocol{
-	configs.IMAP:  {dialogue: newIMAP, bye: imapBye},
-	configs.Sieve: {dialogue: newSieve, bye: sieveBye, guard: newSieveGuard},
+	configs.IMAP:  {dialogue: newIMAP, promise: imapPromise, bye: imapBye},
+	configs.Sieve: {dialogue: newSieve, promise: sievePromise, bye: sieveBye, guard: newSieveGuard},
+}
+
+// Promised lists what a client of the service is promised before login, beside STARTTLS and mechanisms.
+func Promised(service configs.Service, caps backends.Capabilities) []backends.Capability {
+	return protocols[service.Protocol()].promise(caps)
 }
 
 var (
@@ -76,7 +83,7 @@ func (t *talk) mechanisms(caps backends.Capabilities) []string {
 	if !t.mayLogin() {
 		return nil
 	}
-	return offered(caps)
+	return Offered(caps)
 }
 
 // fatal turns what cannot be answered line by line into the end of the session.

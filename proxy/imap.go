@@ -28,10 +28,10 @@ func (d *imapDialogue) Greet() error {
 
 // capabilities lists what a client can do now: what the stores have in common, and what the proxy does itself.
 func (d *imapDialogue) capabilities() string {
-	caps, known := d.announced()
-	names := []string{"IMAP4rev1", "SASL-IR", "ID"}
-	if known {
-		names = append(names, imapRelayed(caps)...)
+	caps, _ := d.announced()
+	var names []string
+	for _, c := range imapPromise(caps) {
+		names = append(names, c.Name)
 	}
 	if d.canStartTLS() {
 		names = append(names, "STARTTLS")
@@ -54,15 +54,15 @@ var imapKnown = strings.Fields(`IMAP4rev2 LITERAL+ LITERAL- ENABLE IDLE NAMESPAC
 	STATUS=SIZE SPECIAL-USE CREATE-SPECIAL-USE METADATA METADATA-SERVER NOTIFY OBJECTID PREVIEW SAVEDATE SAVELIMIT
 	QUOTA ACL UTF8=ACCEPT I18NLEVEL=1 I18NLEVEL=2 LANGUAGE PARTIAL INPROGRESS UIDONLY JMAPACCESS`)
 
-// imapRelayed lists what the stores can do after login and a client may know before.
-func imapRelayed(caps backends.Capabilities) []string {
-	var names []string
+// imapPromise lists what the proxy does itself, and what a client can do with all of the stores after login.
+func imapPromise(caps backends.Capabilities) []backends.Capability {
+	list := []backends.Capability{{Name: "IMAP4rev1"}, {Name: "SASL-IR"}, {Name: "ID"}}
 	for _, name := range imapKnown {
 		if caps.Has(strings.ToUpper(name)) && (name != "LITERAL-" || !caps.Has("LITERAL+")) { // RFC 7888 section 5: never both
-			names = append(names, name)
+			list = append(list, backends.Capability{Name: name})
 		}
 	}
-	return names
+	return list
 }
 
 // imapCommands are the commands before login. A handler returns an attempt, or nil if it has answered.

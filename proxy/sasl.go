@@ -71,8 +71,8 @@ var mechanisms = []mechanism{
 	{name: "SCRAM-SHA-1", read: readScram},
 }
 
-// offered lists the mechanisms that a client may use towards stores with these capabilities.
-func offered(caps backends.Capabilities) []string {
+// Offered lists the mechanisms that a client may use towards stores with these capabilities.
+func Offered(caps backends.Capabilities) []string {
 	var names []string
 	for _, m := range mechanisms {
 		if m.always || slices.Contains(caps.Mechanisms, m.name) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -104,14 +106,23 @@ func (s *Server) Apply(setup Setup) error {
 	return nil
 }
 
-// Addresses lists the addresses that are listened on, as the system knows them.
-func (s *Server) Addresses() map[configs.Address]net.Addr {
+// Listening is a socket that is listened on.
+type Listening struct {
+	Service configs.Service
+	Address net.Addr // as the system knows it
+}
+
+// Addresses lists what is listened on, by service and address.
+func (s *Server) Addresses() []Listening {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[configs.Address]net.Addr)
-	for configured, l := range s.listeners {
-		all[configured] = l.Addr()
+	var all []Listening
+	for _, l := range s.listeners {
+		all = append(all, Listening{l.settings.Load().listener.Service, l.Addr()})
 	}
+	slices.SortFunc(all, func(a, b Listening) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Address.String(), b.Address.String()))
+	})
 	return all
 }
 

@@ -39,18 +39,26 @@ var sieveFallback = backends.Capabilities{List: []backends.Capability{{Name: "SI
 // those that the proxy says of itself.
 var sieveKnown = []string{"SIEVE", "NOTIFY", "EXTLISTS", "LANGUAGE", "MAXREDIRECTS", "VERSION"}
 
-func (d *sieveDialogue) capabilities() {
-	caps, known := d.announced()
-	if !known {
+// sievePromise lists what the proxy says of itself, and what a client can do with all of the stores after login.
+func sievePromise(caps backends.Capabilities) []backends.Capability {
+	if len(caps.List) == 0 {
 		caps = sieveFallback
 	}
-	d.line("IMPLEMENTATION", "jackdaw")
-	d.line("SASL", strings.Join(d.mechanisms(caps), " "))
+	list := []backends.Capability{{Name: "IMPLEMENTATION", Value: "jackdaw"}}
 	for _, name := range sieveKnown {
 		if value, ok := caps.Value(name); ok {
-			d.line(name, value)
+			list = append(list, backends.Capability{Name: name, Value: value})
 		}
 	}
+	return list
+}
+
+func (d *sieveDialogue) capabilities() {
+	caps, _ := d.announced()
+	for _, c := range sievePromise(caps) {
+		d.line(c.Name, c.Value)
+	}
+	d.line("SASL", strings.Join(d.mechanisms(caps), " "))
 	if d.canStartTLS() {
 		d.conn.Send("\"STARTTLS\"\r\n")
 	}

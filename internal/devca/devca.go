@@ -72,11 +72,14 @@ func (ca *CA) Issue(o Options) (Leaf, error) {
 		o.NotAfter = time.Now().AddDate(0, 0, 30)
 	}
 	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "jackdaw throw-away certificate"},
+		Subject:     pkix.Name{Organization: []string{"jackdaw throw-away certificate"}},
 		NotBefore:   ca.cert.NotBefore,
 		NotAfter:    o.NotAfter,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if len(o.Names) > 0 {
+		template.Subject.CommonName = o.Names[0] // for people who look at it
 	}
 	for _, name := range o.Names {
 		if ip := net.ParseIP(name); ip != nil {

@@ -1,0 +1,38 @@
+# Everything that a person or CI does with this repository.
+GO ?= go
+FUZZTIME ?= 10s
+
+.PHONY: all demo test unit lint fuzz servers clean
+
+all: jackdaw
+
+jackdaw: $(shell find . -name '*.go' -o -name '*.toml' -o -name '*.txt' -o -name go.mod)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/jackdaw
+
+# Two stores in memory, a throw-away CA and jackdaw in front of them. Ctrl-C ends it.
+demo: jackdaw
+	./jackdaw demo
+
+# The whole suite. Where the real servers can be installed, they are, and the integration tests run against them.
+test: servers
+	$(GO) test -race ./...
+
+# The suite without the real servers.
+unit:
+	$(GO) test -race $$($(GO) list ./... | grep -v /integration)
+
+servers:
+	integration/install-servers.sh
+
+lint:
+	@test -z "$$(gofmt -l .)" || { echo "gofmt is needed on:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	.ci/govulncheck
+
+# Each fuzz test for a short while, beyond its seeds.
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+clean:
+	rm -f jackdaw

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"jackdaw/backends"
+	"jackdaw/configs"
+)
+
+func checkCommand() *cobra.Command {
+	var file string
+	cmd := command("check -c FILE", "Check a configuration file", `Read a configuration file, load the certificates, resolve the names of the stores, and print what would be
+served. No store is connected to. Everything that is wrong is printed, and the exit status is then 1.`,
+		func(cmd *cobra.Command) error { return check(cmd.Context(), cmd.OutOrStdout(), file) })
+	configFlag(cmd, &file)
+	return cmd
+}
+
+func check(ctx context.Context, out io.Writer, file string) error {
+	config, err := configs.Load(file)
+	if err != nil {
+		return err
+	}
+	store := openCerts(config)
+	defer store.Close()
+	router, err := backends.PrepareRouter(config, nil, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	defer router.Retire(nil)
+
+	printListeners(out, config)
+	fmt.Fprintln(out)
+	printCerts(out, store.Certificates(), time.Now())
+	fmt.Fprintln(out)
+	printRoutes(out, config)
+	fmt.Fprintln(out)
+	unresolved := printBackends(ctx, out, router)
+	problems := store.Problems()
+	if len(problems)+len(unresolved) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	printProblems(out, problems)
+	for _, err := range unresolved {
+		fmt.Fprintf(out, "problem: %v\n", err)
+	}
+	return errReported
+}
+
+func printListeners(out io.Writer, config *configs.Config) {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer table.Flush()
+	fmt.Fprintln(table, "SERVICE\tADDRESS\tLISTENER\tTLS\tPLAINTEXT FROM")
+	for _, l := range config.Listen.Listeners {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", l.Service, l.Address, l.Name, l.TLS, networks(l.PlaintextFrom))
+	}
+}
+
+func networks(n configs.Networks) string {
+	var all []string
+	for _, p := range n.Prefixes {
+		all = append(all, p.String())
+	}
+	if n.Unix {
+		all = append(all, "unix")
+	}
+	if len(all) == 0 {
+		return "-"
+	}
+	return strings.Join(all, " ")
+}
+
+func printRoutes(out io.Writer, config *configs.Config) {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer table.Flush()
+	fmt.Fprintln(table, "LINE\tROUTE\tLEADS TO")
+	for _, r := range config.Routes {
+		fmt.Fprintf(table, "%d\t%s\t%s\n", r.Line, describeRoute(r), describeTarget(r))
+	}
+	if len(config.Routes) == 0 {
+		fmt.Fprintf(table, "-\teverybody\t%s\n", config.Backends[0].Name)
+	}
+}
+
+// describeRoute writes the conditions of a route.
+func describeRoute(r configs.Route) string {
+	var conditions []string
+	add := func(key string, values []string) {
+		if len(values) > 0 {
+			conditions = append(conditions, key+" "+strings.Join(values, "|"))
+		}
+	}
+	add("user", r.User)
+	add("domain", r.Domain)
+	add("sni", r.SNI)
+	add("listener", r.Listener)
+	var services []string
+	for _, s := range r.Service {
+		services = append(services, string(s))
+	}
+	add("service", services)
+	if !r.Client.Empty() {
+		add("client", []string{networks(r.Client)})
+	}
+	if len(conditions) == 0 {
+		return "everybody"
+	}
+	return strings.Join(conditions, ", ")
+}
+
+func describeTarget(r configs.Route) string {
+	return cmp.Or(r.To, "refused: "+r.Refuse)
+}
+
+// printBackends resolves the stores' names, and returns what cannot be resolved.
+func printBackends(ctx context.Context, out io.Writer, router *backends.Router) (unresolved []error) {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer table.Flush()
+	fmt.Fprintln(table, "BACKEND\tPROTOCOL\tADDRESS\tRESOLVED\tTLS\tUSER AS")
+	for _, s := range router.Services() {
+		for _, a := range s.Access.Addresses {
+			resolved, err := resolve(ctx, a)
+			if err != nil {
+				unresolved = append(unresolved, fmt.Errorf("backend %s: %w", s.Backend, err))
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Backend, s.Protocol, a, resolved, s.Access.TLS, s.Access.User)
+		}
+	}
+	return unresolved
+}
+
+// resolve looks a host's name up; "-" stands where there is nothing to look up.
+func resolve(ctx context.Context, a configs.Address) (string, error) {
+	if a.Network == "unix" {
+		return "-", nil
+	}
+	host, _, err := net.SplitHostPort(a.Address)
+	if err != nil {
+		return "-", err
+	}
+	if net.ParseIP(host) != nil {
+		return "-", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return "-", err
+	}
+	slices.Sort(found)
+	return strings.Join(found, " "), nil
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"reflect"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
+
+	"jackdaw/backends"
+	"jackdaw/configs"
+	"jackdaw/proxy"
+	"jackdaw/tlsstore"
+)
+
+// daemon is a running jackdaw: the parts that its configuration makes, and the server that goes from one set of parts to
+// the next.
+type daemon struct {
+	level   zap.AtomicLevel
+	log     *zap.Logger
+	tickets *tlsstore.Tickets
+	server  *proxy.Server
+
+	config *configs.Config // what is served now; nil before the first
+	certs  *tlsstore.Store
+	router *backends.Router
+}
+
+func newDaemon(config *configs.Config) *daemon {
+	level := zap.NewAtomicLevel()
+	log := newLogger(config.Log.Format, level)
+	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), server: proxy.NewServer(log)}
+}
+
+// newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.
+func newLogger(format string, level zap.AtomicLevel) *zap.Logger {
+	encoding := zap.NewProductionEncoderConfig()
+	encoding.EncodeTime = zapcore.RFC3339TimeEncoder
+	encoding.EncodeDuration = zapcore.StringDurationEncoder
+	encoding.TimeKey = "time"
+	encoder := zapcore.NewJSONEncoder(encoding)
+	if format == "console" || format == "" && term.IsTerminal(int(os.Stderr.Fd())) {
+		encoder = zapcore.NewConsoleEncoder(encoding)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level))
+}
+
+// apply goes over to a configuration. On an error everything stays as it was.
+func (d *daemon) apply(config *configs.Config) error {
+	certs := d.certs
+	if d.config == nil || !reflect.DeepEqual(d.config.TLS, config.TLS) || d.config.Hostname != config.Hostname {
+		certs = tlsstore.Open(config.TLS, config.Hostname, d.tickets, d.log)
+	}
+	router, err := backends.NewRouter(config, d.router, d.log)
+	if err == nil {
+		if err = d.server.Apply(setup(config, router, certs)); err != nil {
+			router.Retire(d.router)
+		}
+	}
+	if err != nil {
+		if certs != d.certs {
+			certs.Close()
+		}
+		return err
+	}
+	oldCerts, oldRouter := d.certs, d.router
+	d.config, d.certs, d.router = config, certs, router
+	if oldCerts != nil && oldCerts != certs {
+		oldCerts.Close()
+	}
+	if oldRouter != nil {
+		oldRouter.Retire(router)
+	}
+	setLevel(d.level, config.Log.Level)
+	return nil
+}
+
+// setLevel takes a level that the configuration has been checked for.
+func setLevel(level zap.AtomicLevel, name string) {
+	if parsed, err := zapcore.ParseLevel(name); err == nil {
+		level.SetLevel(parsed)
+	}
+}
+
+// setup says to the proxy what it must know of the other parts.
+func setup(config *configs.Config, router *backends.Router, certs *tlsstore.Store) proxy.Setup {
+	return proxy.Setup{
+		Config: config,
+		Router: router,
+		TLS: func(l configs.Listener) *tls.Config {
+			return certs.Config(tlsstore.ListenerTLS{ALPN: l.Service.ALPN(), Default: l.Default})
+		},
+		Match: certs.Match,
+	}
+}
+
+// reload reads the file again. A bad file changes nothing.
+func (d *daemon) reload(file string) {
+	config, err := configs.Load(file)
+	if err == nil {
+		err = d.apply(config)
+	}
+	if err != nil {
+		d.log.Error("reload failed, nothing has changed", zap.String("file", file), zap.Error(err))
+		return
+	}
+	d.log.Info("reloaded", zap.String("file", file))
+}
+
+// close ends all sessions, and then the parts.
+func (d *daemon) close(ctx context.Context) error {
+	err := d.server.Shutdown(ctx)
+	if d.router != nil {
+		d.router.Retire(nil)
+	}
+	if d.certs != nil {
+		d.certs.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("ending the sessions: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"jackdaw/backends"
+	"jackdaw/configs"
+	"jackdaw/proxy"
+	"jackdaw/tlsstore"
+)
+
+// question is what explain is asked.
+type question struct {
+	file, service, sni, user, client, listener string
+}
+
+func explainCommand() *cobra.Command {
+	var q question
+	var asJSON bool
+	cmd := command("explain -c FILE --service SERVICE", "Explain what a client would meet", `Say which certificate a client would be shown and why, what it would be promised before login, and,
+with --user, which route decides and to which store the user would be brought, under which name.
+The stores are asked what they can do; nobody is logged in.`,
+		func(cmd *cobra.Command) error {
+			a, err := q.answer(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(cmd.OutOrStdout(), a)
+			} else {
+				a.print(cmd.OutOrStdout())
+			}
+			if err == nil && a.Failure != "" {
+				err = errReported
+			}
+			return err
+		})
+	configFlag(cmd, &q.file)
+	flags := cmd.Flags()
+	flags.StringVar(&q.service, "service", "imaps", "`service` that the client connects to")
+	flags.StringVar(&q.sni, "sni", "", "`name` that the client sends by SNI")
+	flags.StringVar(&q.user, "user", "", "`user` name that the client logs in with")
+	flags.StringVar(&q.client, "client", "192.0.2.1", "the client's `address`, or unix")
+	flags.StringVar(&q.listener, "listener", "", "`name` of the listener; default: the first of the service")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// answer is what explain prints, in the order in which a connection meets it.
+type answer struct {
+	Listener     string          `json:"listener"`
+	SNI          string          `json:"sni,omitempty"`
+	Certificate  tlsstore.Choice `json:"certificate"`
+	Capabilities []string        `json:"capabilities,omitempty"`
+	Mechanisms   []string        `json:"mechanisms,omitempty"`
+	User         string          `json:"user,omitempty"`
+	Routes       []string        `json:"routes,omitempty"`
+	Backend      string          `json:"backend,omitempty"`
+	Addresses    []string        `json:"addresses,omitempty"`
+	TLS          string          `json:"tls,omitempty"`
+	Name         string          `json:"name,omitempty"`
+	Warnings     []string        `json:"warnings,omitempty"`
+	Failure      string          `json:"failure,omitempty"`
+}
+
+func (q question) answer(ctx context.Context) (*answer, error) {
+	config, err := configs.Load(q.file)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := q.find(config)
+	if err != nil {
+		return nil, err
+	}
+	peer := backends.Peer{Listener: listener.Name}
+	if q.client != "unix" {
+		if peer.Client, err = netip.ParseAddr(q.client); err != nil {
+			return nil, fmt.Errorf("reading --client: %w", err)
+		}
+	}
+	store := openCerts(config)
+	defer store.Close()
+	router, err := backends.PrepareRouter(config, nil, zap.NewNop())
+	if err != nil {
+		return nil, err
+	}
+	defer router.Retire(nil)
+
+	a := &answer{Listener: fmt.Sprintf("%s (%s on %s)", listener.Name, listener.Service, listener.Address)}
+	if !listener.From.Empty() && !listener.From.Contains(peer.Client) {
+		a.Failure = "the listener takes no connections from this client"
+		return a, nil
+	}
+	a.Certificate = store.Explain(q.sni, listener.Default)
+	if name, ok := store.Match(q.sni); ok {
+		peer.SNI, a.SNI = name, name
+	}
+	if a.Certificate.How == tlsstore.Refused {
+		a.Failure = "the handshake is refused: no certificate for the name, and no default"
+		return a, nil
+	}
+	a.askStores(ctx, router, listener.Service, peer)
+	if q.user != "" {
+		a.place(q.user, config, listener, router, peer)
+	}
+	return a, nil
+}
+
+// find finds the listener that the question is about.
+func (q question) find(config *configs.Config) (configs.Listener, error) {
+	for _, l := range config.Listen.Listeners {
+		if l.Service == configs.Service(q.service) && (q.listener == "" || q.listener == l.Name) {
+			return l, nil
+		}
+	}
+	return configs.Listener{}, fmt.Errorf("no listener %q of service %q in %s", q.listener, q.service, q.file)
+}
+
+// askStores asks the stores that such a client could be led to what they can do.
+func (a *answer) askStores(ctx context.Context, router *backends.Router, service configs.Service, peer backends.Peer) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for _, s := range router.Reachable(service, peer) {
+		if err := s.Ask(ctx); err != nil {
+			a.Warnings = append(a.Warnings, fmt.Sprintf("store %s does not answer: %v", s.Backend, err))
+		}
+	}
+	common, known := router.Announced(service, peer)
+	if !known {
+		a.Warnings = append(a.Warnings, "no store was reached; little is promised before login")
+	}
+	for _, c := range proxy.Promised(service, common) {
+		a.Capabilities = append(a.Capabilities, strings.TrimSpace(c.Name+" "+c.Value))
+	}
+	a.Mechanisms = proxy.Offered(common)
+}
+
+// place follows the user's way to a store.
+func (a *answer) place(name string, config *configs.Config, listener configs.Listener, router *backends.Router, peer backends.Peer) {
+	names := backends.NewNames(config.Users)
+	user, err := names.Canonical(name, names.Realm(listener.Realm, peer.SNI))
+	if err != nil {
+		a.Failure = err.Error()
+		return
+	}
+	a.User = user.String()
+	query := backends.Query{User: user, Service: listener.Service, Peer: peer}
+	for _, step := range router.Trace(query) {
+		a.Routes = append(a.Routes, describeStep(step))
+	}
+	place, err := router.Place(query)
+	if err != nil {
+		a.Failure = "nobody is let in: " + err.Error()
+		return
+	}
+	a.Backend, a.Name, a.TLS = place.Service.Backend, place.Name, string(place.Service.Access.TLS)
+	for _, address := range place.Service.Access.Addresses {
+		a.Addresses = append(a.Addresses, address.String())
+	}
+}
+
+func describeStep(step backends.Step) string {
+	route := fmt.Sprintf("%s -> %s", describeRoute(step.Route), describeTarget(step.Route))
+	if step.Route.Line > 0 {
+		route = fmt.Sprintf("line %d: %s", step.Route.Line, route)
+	}
+	if step.Mismatch != "" {
+		return route + ": passed over, for its " + step.Mismatch
+	}
+	return route + ": decides"
+}
+
+func (a *answer) print(out io.Writer) {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer table.Flush()
+	row := func(key string, values ...string) {
+		for _, v := range values {
+			if v != "" {
+				fmt.Fprintf(table, "%s\t%s\n", key, v)
+			}
+			key = ""
+		}
+	}
+	row("listener", a.Listener)
+	row("certificate", describeChoice(a.Certificate)...)
+	row("capabilities", strings.Join(a.Capabilities, ", "))
+	row("mechanisms", strings.Join(a.Mechanisms, " "))
+	row("user", a.User)
+	row("routes", a.Routes...)
+	row("backend", a.Backend)
+	row("addresses", a.Addresses...)
+	row("tls", a.TLS)
+	row("name there", a.Name)
+	row("warning", a.Warnings...)
+	row("failure", a.Failure)
+}
+
+// describeChoice says how the certificate was found, and which ones there are for it, best first.
+func describeChoice(c tlsstore.Choice) []string {
+	how := string(c.How)
+	switch c.How {
+	case tlsstore.Exact, tlsstore.Wildcard:
+		how += " match for " + c.Name
+	case tlsstore.Default:
+		how += ": " + c.Default
+	case tlsstore.Refused:
+		how += ": alert unrecognized_name"
+	}
+	lines := []string{how}
+	for _, certificate := range c.Certificates {
+		lines = append(lines, fmt.Sprintf("%s, %s, expires %s, %s", strings.Join(certificate.Names, " "), certificate.KeyType,
+			expiry(certificate.NotAfter, time.Now()), certificate.ChainFile))
+	}
+	return lines
+}

@@ -1,0 +1,86 @@
+// Command jackdaw is an SNI-terminating mail proxy: see README.md.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	exitGood    = 0
+	exitProblem = 1
+	exitUsage   = 2
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// problem is an error of what a command was asked to look at or to do, as opposed to one of how it was called.
+type problem struct{ error }
+
+func (p problem) Unwrap() error { return p.error }
+
+// errReported ends a command that has already printed what is wrong.
+var errReported = problem{errors.New("problems found")}
+
+func run(args []string, out, errOut io.Writer) int {
+	root := &cobra.Command{
+		Use:           "jackdaw",
+		Short:         "An SNI-terminating mail proxy",
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), demoCommand())
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	cmd, err := root.ExecuteC()
+	switch {
+	case err == nil:
+		return exitGood
+	case errors.Is(err, errReported):
+		return exitProblem
+	}
+	fmt.Fprintf(errOut, "jackdaw: %v\n", err)
+	if _, ok := errors.AsType[problem](err); ok {
+		return exitProblem
+	}
+	fmt.Fprintf(errOut, "see %s --help\n", cmd.CommandPath())
+	return exitUsage
+}
+
+// command makes a subcommand without arguments. Its errors are problems.
+func command(use, short, long string, action func(cmd *cobra.Command) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := action(cmd); err != nil {
+				return problem{err}
+			}
+			return nil
+		},
+	}
+}
+
+// configFlag adds -c, which is required: there is no file that jackdaw looks for by itself.
+func configFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "config", "c", "", "configuration `file`")
+	if err := cmd.MarkFlagRequired("config"); err != nil {
+		panic(err) // the flag is there
+	}
+}
+
+// printJSON writes what a program may read.
+func printJSON(out io.Writer, v any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
