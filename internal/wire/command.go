@@ -31,6 +31,9 @@ func (c *Conn) ReadCommand(invite func(*Args) error) (*Args, error) {
 	for {
 		line, err := c.readLine(room)
 		if err != nil {
+			if len(args.parts) > 0 {
+				err = noEOF(err)
+			}
 			return args, err
 		}
 		room -= len(line)
@@ -55,14 +58,6 @@ func (c *Conn) ReadCommand(invite func(*Args) error) (*Args, error) {
 		args.dropAnnouncement()
 		args.parts = append(args.parts, string(literal))
 	}
-}
-
-// noEOF says that an end of input inside a command is no orderly end.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 // literalAt recognises "{n}" and "{n+}" at the end of a line. A number that no literal can have counts as too big for

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"time"
 )
@@ -25,7 +26,8 @@ var (
 )
 
 // Conn is a connection in a dialogue of lines. What is sent is kept back until the next read from the network, so that
-// the answers to pipelined commands leave together. It is not safe for concurrent use, but for Close and SetDeadline.
+// the answers to pipelined commands leave together. It is not safe for concurrent use, but for Close and SetDeadline,
+// and those not while TLS begins.
 type Conn struct {
 	conn net.Conn
 	r    *bufio.Reader
@@ -59,6 +61,9 @@ func (c *Conn) readLine(limit int) ([]byte, error) {
 		line, err = c.readLong(line, limit)
 	}
 	if err != nil {
+		if len(line) > 0 {
+			err = noEOF(err)
+		}
 		return nil, err
 	}
 	line = line[:len(line)-1]
@@ -74,16 +79,22 @@ func (c *Conn) readLine(limit int) ([]byte, error) {
 // readLong goes on with a line that is longer than the reader's buffer.
 func (c *Conn) readLong(begun []byte, limit int) ([]byte, error) {
 	line := append([]byte(nil), begun...)
-	for {
+	for len(line) <= limit+len("\r\n") {
 		more, err := c.r.ReadSlice('\n')
-		if len(line)+len(more) > limit+len("\r\n") {
-			return nil, ErrTooLong
-		}
 		line = append(line, more...)
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return line, err
 		}
 	}
+	return nil, ErrTooLong
+}
+
+// noEOF says that an end of input inside a line or a command is no orderly end.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // Send adds text to what the peer will be sent before the next read, or by Flush.
