@@ -31,7 +31,7 @@ func (u User) String() string {
 // Form writes the user as a store wants the name: {user}, {local} and {domain} are replaced. A bare name has no domain
 // to stand beside it, so a form with {domain} leaves it bare.
 func (u User) Form(form string) string {
-	if u.Domain == "" {
+	if u.Domain == "" && strings.Contains(form, "{domain}") {
 		return u.Local
 	}
 	// One pass over the form: what a client chose is never expanded (CVE-2017-2669).
@@ -71,7 +71,8 @@ func NewNames(users configs.Users) *Names {
 			}
 			return 1
 		}
-		return cmp.Or(cmp.Compare(len(b.before+b.after), len(a.before+a.after)), cmp.Compare(a.before, b.before))
+		return cmp.Or(cmp.Compare(len(b.before+b.after), len(a.before+a.after)),
+			cmp.Compare(a.before, b.before), cmp.Compare(a.domain, b.domain))
 	})
 	return n
 }
@@ -115,7 +116,7 @@ func (n *Names) Realm(listener, sni string) string {
 
 // Canonical makes the canonical user of a name as a client wrote it; a bare name gets the realm. Names that a store could
 // read otherwise than we do are refused: with control or invisible characters, with "*" (which parts user and master at
-// Dovecot), with a second "@".
+// Dovecot), with a second separator.
 func (n *Names) Canonical(name, realm string) (User, error) {
 	if err := checkName(name); err != nil {
 		return User{}, err
@@ -123,27 +124,41 @@ func (n *Names) Canonical(name, realm string) (User, error) {
 	if n.users.Lowercase {
 		name = strings.ToLower(name)
 	}
-	user := User{Local: norm.NFC.String(name), Domain: realm}
+	name = norm.NFC.String(name)
+	user := User{Local: name, Domain: realm}
 	if i := strings.LastIndexAny(name, n.users.Separators); i >= 0 {
-		user.Local, user.Domain = norm.NFC.String(name[:i]), name[i+1:]
+		user.Local, user.Domain = name[:i], name[i+1:]
 		if user.Domain == "" {
 			return User{}, fmt.Errorf("%w: empty domain", ErrName)
 		}
 	} else if slices.Contains(n.users.Unqualified, name) {
 		user.Domain = ""
 	}
-	if user.Local == "" || strings.Contains(user.Local, "@") {
+	// What is left of a separator must not become one at a store that is given the local part alone.
+	if user.Local == "" || strings.ContainsAny(user.Local, "@"+n.users.Separators) {
 		return User{}, fmt.Errorf("%w: local part %q", ErrName, user.Local)
 	}
-	if user.Domain == "" {
-		return user, nil
+	if user.Domain != "" {
+		domain, err := domainName(user.Domain)
+		if err != nil {
+			return User{}, err
+		}
+		user.Domain = domain
 	}
-	var err error
-	if user.Domain, err = idna.Lookup.ToASCII(user.Domain); err != nil || strings.HasSuffix(user.Domain, ".") {
-		return User{}, fmt.Errorf("%w: domain %q", ErrName, user.Domain)
-	}
-	return user, nil
+	// The conversions may have made it longer, and a local part may end with a blank of its own.
+	return user, cmp.Or(checkName(user.Local), checkName(user.String()))
 }
+
+// domainName returns a domain as A-labels in lower case.
+func domainName(name string) (string, error) {
+	ascii, err := idna.Lookup.ToASCII(name)
+	if err == nil && len(ascii) <= 253 && !slices.ContainsFunc(strings.Split(ascii, "."), badLabel) {
+		return ascii, nil
+	}
+	return "", fmt.Errorf("%w: domain %q", ErrName, name)
+}
+
+func badLabel(label string) bool { return label == "" || len(label) > 63 }
 
 // checkName refuses what must not travel. RFC 4616 section 2 wants UTF-8.
 func checkName(name string) error {
