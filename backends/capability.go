@@ -70,13 +70,15 @@ func commonValue(a, b string) (string, bool) {
 	return strings.Join(words, " "), len(words) > 0
 }
 
-// relayable leaves out the mechanisms that a proxy cannot offer. Channel binding ends at our TLS, so -PLUS is out; and
-// where a store lists it, a client that knows channel binding says "y" to us, at which that store must fail (RFC 5802
-// section 6): so the mechanism itself is out, too.
+// relayable leaves out the mechanisms that a proxy cannot offer. Channel binding ends at our TLS, so -PLUS is out; and a
+// client that knows channel binding says "y" to us, at which a store that knows it, too, must fail (RFC 5802 section 6):
+// so where a store lists any -PLUS, all SCRAM is out.
 func relayable(mechanisms []string) []string {
+	binds := func(m string) bool { return strings.HasSuffix(m, "-PLUS") }
+	bound := slices.ContainsFunc(mechanisms, binds)
 	var keep []string
 	for _, m := range mechanisms {
-		if !strings.HasSuffix(m, "-PLUS") && !slices.Contains(mechanisms, m+"-PLUS") {
+		if !binds(m) && !(bound && strings.HasPrefix(m, "SCRAM-")) {
 			keep = append(keep, m)
 		}
 	}
