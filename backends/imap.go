@@ -60,6 +60,9 @@ func (imapStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome,
 		}
 	}
 	_, names, _ := strings.Cut(answer.capability, " ")
+	if names == "" {
+		return Welcome{}, errors.New("no answer to CAPABILITY after login")
+	}
 	return Welcome{Capabilities: names}, nil
 }
 
@@ -70,8 +73,11 @@ func imapLogin(c *wire.Conn, caps Capabilities, m sasl.Client) (imapAnswer, erro
 	if err != nil {
 		return imapAnswer{}, err
 	}
-	if plain, ok := m.(*Plain); ok && !slices.Contains(caps.Mechanisms, mechanism) {
-		return imapLoginCommand(c, caps, plain)
+	if !slices.Contains(caps.Mechanisms, mechanism) {
+		if plain, ok := m.(*Plain); ok {
+			return imapLoginCommand(c, caps, plain)
+		}
+		return imapAnswer{}, fmt.Errorf("store does not offer %s", mechanism)
 	}
 	c.Send("J3 AUTHENTICATE ", mechanism)
 	if caps.Has("SASL-IR") && initial != nil {
@@ -193,8 +199,9 @@ func imapCode(code string) string {
 	return strings.ToUpper(name)
 }
 
-// imapTemporary are the codes of RFC 5530, RFC 2221 and of Dovecot with which a NO says nothing about the password.
-var imapTemporary = []string{"UNAVAILABLE", "SERVERBUG", "INUSE", "LIMIT", "CONTACTADMIN", "CORRUPTION", "PRIVACYREQUIRED", "REFERRAL"}
+// imapTemporary are the codes of RFC 5530 and RFC 2221 with which a NO says nothing about the password.
+var imapTemporary = []string{"UNAVAILABLE", "SERVERBUG", "CLIENTBUG", "CANNOT", "INUSE", "LIMIT", "OVERQUOTA", "CONTACTADMIN",
+	"CORRUPTION", "PRIVACYREQUIRED", "REFERRAL"}
 
 // imapRefusal judges a tagged answer other than OK: only NO can be about credentials.
 func imapRefusal(status, code, text string) error {
