@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -83,14 +82,12 @@ func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Route
 		}
 		for protocol, access := range backend.Access {
 			key := serviceKey{name, protocol}
-			access = named(access, name)
-			if kept := old.find(key); kept != nil && reflect.DeepEqual(kept.Access, access) {
-				r.services[key] = kept
-				continue
-			}
-			s, err := newService(name, protocol, access, log)
+			s, err := newService(name, protocol, named(access, name), log)
 			if err != nil {
 				return nil, err
+			}
+			if kept := old.find(key); kept != nil && kept.same(s) {
+				s = kept
 			}
 			r.services[key] = s
 		}

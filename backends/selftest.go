@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -42,19 +43,33 @@ func (s *Service) inspect(ctx context.Context) error {
 	asked := time.Now()
 	select {
 	case s.gate <- struct{}{}:
-		defer func() { <-s.gate }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-s.ctx.Done():
 		return errClosed
 	}
 	if err, fresh := s.lastInspection(asked.Add(-retryFirst)); fresh {
+		<-s.gate
 		return err
 	}
 	// What is learned is for everybody, so it does not end with the login that asked first.
-	limited, cancel := context.WithTimeout(s.ctx, inspectLimit)
-	defer cancel()
-	return s.conclude(s.look(limited))
+	done := make(chan error, 1)
+	begun := s.background(func() {
+		defer func() { <-s.gate }()
+		limited, cancel := context.WithTimeoutCause(s.ctx, inspectLimit, errSlow)
+		defer cancel()
+		done <- s.conclude(s.look(limited))
+	})
+	if !begun {
+		<-s.gate
+		return errClosed
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // lastInspection returns the result of an inspection that ended after a moment.
@@ -101,26 +116,30 @@ func (s *Service) test(ctx context.Context, conn *wire.Conn, caps Capabilities, 
 	defer stop()
 	began := time.Now()
 	_, answer := s.store.Login(conn, caps, &Plain{User: user, Password: invented()})
+	took := time.Since(began)
 	if err := verdict(user, answer); err != nil {
-		return err
+		return because(ctx, err)
 	}
 	s.store.Leave(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refusal = time.Since(began)
+	s.refusal = took
 	s.passed = time.Now()
 	return nil
 }
+
+// rightPassword are the codes of RFC 5530 with which a store refuses somebody whose password it has found to be right.
+var rightPassword = []string{"AUTHORIZATIONFAILED", "EXPIRED"}
 
 // verdict judges a store's answer to an invented password; nil is good.
 func verdict(user string, answer error) error {
 	if answer == nil {
 		return &distrusted{user: user}
 	}
-	if Denied(answer) {
-		return nil
-	}
-	if _, ok := errors.AsType[*Refusal](answer); ok {
+	if refusal, ok := errors.AsType[*Refusal](answer); ok {
+		if refusal.Denied && !slices.Contains(rightPassword, refusal.Code) {
+			return nil
+		}
 		return &distrusted{user: user, answer: answer}
 	}
 	return fmt.Errorf("testing the store with an invented password: %w", answer)
@@ -139,10 +158,6 @@ func (s *Service) testDue() (user string, due bool) {
 // conclude keeps the result of an inspection, and tells the operator of a change.
 func (s *Service) conclude(err error) error {
 	s.mu.Lock()
-	before := s.failure
-	if s.distrust != nil {
-		before = s.distrust
-	}
 	_, distrust := errors.AsType[*distrusted](err)
 	switch {
 	case distrust:
@@ -153,12 +168,16 @@ func (s *Service) conclude(err error) error {
 		s.failure = err
 	}
 	s.inspected = time.Now()
+	before := s.told
+	if s.told = ""; err != nil {
+		s.told = err.Error()
+	}
 	s.mu.Unlock()
 	switch {
 	case s.ctx.Err() != nil:
-	case err == nil && before != nil:
+	case err == nil && before != "":
 		s.log.Info("store is back")
-	case err != nil && (before == nil || before.Error() != err.Error()):
+	case err != nil && err.Error() != before:
 		s.log.Error("store cannot be used", zap.Error(err))
 	}
 	return err
@@ -177,7 +196,13 @@ func (s *Service) testRealUser(user string) {
 }
 
 func (s *Service) testUser(user string) {
-	ctx, cancel := context.WithTimeout(s.ctx, inspectLimit)
+	select { // an inspection that began before must not have the last word
+	case s.gate <- struct{}{}:
+		defer func() { <-s.gate }()
+	case <-s.ctx.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(s.ctx, inspectLimit, errSlow)
 	defer cancel()
 	conn, caps, _, err := s.open(ctx)
 	if err == nil {

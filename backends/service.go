@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ var (
 	retryFirst   = time.Second
 	retryMost    = 30 * time.Second
 	inspectLimit = 30 * time.Second // for one look: greeting, TLS, and a refusal that the store may delay
-	dialLimit    = 5 * time.Second  // for one address
+	dialLimit    = 5 * time.Second  // for one address to take a connection
+	openLimit    = 10 * time.Second // for one address to be ready for a login: the next one may be in better health
 	loginLimit   = 30 * time.Second // for a login: a store that is slow must not use up the client's own time
 )
 
@@ -53,6 +55,7 @@ type Service struct {
 	failure    error         // of the last inspection; nil if the store was reached
 	passed     time.Time     // when the self-test last succeeded
 	distrust   error         // why nobody is let in: the store did not refuse as it should
+	told       string        // the problem that the log knows; "" if none
 	userTested bool          // the name of a real user was tried, too
 	refusal    time.Duration // how long the last refusal took
 }
@@ -87,6 +90,22 @@ func newService(backend string, protocol configs.Service, access configs.Access,
 
 // start begins to look at the store now and then.
 func (s *Service) start() { s.tasks.Go(s.watch) }
+
+// background runs a task, unless the service is closed.
+func (s *Service) background(task func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.tasks.Go(task)
+	return true
+}
+
+// same reports whether another service has the same way to the same store.
+func (s *Service) same(other *Service) bool {
+	return reflect.DeepEqual(s.Access, other.Access) && (s.tls == nil || s.tls.RootCAs.Equal(other.tls.RootCAs))
+}
 
 // close ends what runs in the background. Connections that were handed out go on.
 func (s *Service) close() {
@@ -128,10 +147,9 @@ func (s *Service) Login(ctx context.Context, m sasl.Client, user string) (*Conne
 	}
 	s.learn(caps)
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	began := time.Now()
 	welcome, err := s.store.Login(conn, caps, m)
-	if err != nil {
+	if !stop() || err != nil {
 		if Denied(err) {
 			s.noteRefusal(time.Since(began))
 		}
@@ -156,17 +174,18 @@ func (s *Service) open(ctx context.Context) (*wire.Conn, Capabilities, configs.A
 }
 
 func (s *Service) openAddress(ctx context.Context, address configs.Address) (*wire.Conn, Capabilities, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, errSlow)
+	defer cancel()
 	dialer := net.Dialer{Timeout: dialLimit, KeepAliveConfig: KeepAlive}
 	raw, err := dialer.DialContext(ctx, address.Network, address.Address)
 	if err != nil {
 		return nil, Capabilities{}, err
 	}
-	// The end of ctx ends whatever read or write is under way.
+	// The end of ctx ends whatever read or write is under way, and leaves the connection unfit for any other.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	conn := wire.New(raw)
 	caps, err := s.prepare(ctx, conn, address)
-	if err != nil {
+	if !stop() || err != nil {
 		raw.Close()
 		return nil, Capabilities{}, because(ctx, err)
 	}
@@ -174,10 +193,13 @@ func (s *Service) openAddress(ctx context.Context, address configs.Address) (*wi
 	return conn, caps, nil
 }
 
-// because says that an error came from the end of ctx, and why that ended.
+// because says that an error came from the end of ctx, and why that ended. Without an error it is the end itself.
 func because(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() == nil:
 		return err
+	case err == nil:
+		return context.Cause(ctx)
 	}
 	return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 }
