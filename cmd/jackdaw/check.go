@@ -16,6 +16,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/tlsstore"
 )
 
 func checkCommand() *cobra.Command {
@@ -40,7 +41,7 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	}
 	defer router.Retire(nil)
 
-	printListeners(out, config)
+	printListeners(out, config, store)
 	fmt.Fprintln(out)
 	printCerts(out, store.Certificates(), time.Now())
 	fmt.Fprintln(out)
@@ -59,12 +60,16 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	return errReported
 }
 
-func printListeners(out io.Writer, config *configs.Config) {
+func printListeners(out io.Writer, config *configs.Config, store *tlsstore.Store) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
-	fmt.Fprintln(table, "SERVICE\tADDRESS\tLISTENER\tTLS\tPLAINTEXT FROM")
+	fmt.Fprintln(table, "SERVICE\tADDRESS\tLISTENER\tTLS\tWITHOUT SNI\tPLAINTEXT FROM")
 	for _, l := range config.Listen.Listeners {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", l.Service, l.Address, l.Name, l.TLS, networks(l.PlaintextFrom))
+		unnamed := "refused"
+		if c := store.Explain("", l.Default); c.How == tlsstore.Default {
+			unnamed = c.Default
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Service, l.Address, l.Name, l.TLS, unnamed, networks(l.PlaintextFrom))
 	}
 }
 

@@ -26,7 +26,7 @@ type question struct {
 func explainCommand() *cobra.Command {
 	var q question
 	var asJSON bool
-	cmd := command("explain -c FILE --service SERVICE", "Explain what a client would meet", `Say which certificate a client would be shown and why, what it would be promised before login, and,
+	cmd := command("explain -c FILE", "Explain what a client would meet", `Say which certificate a client would be shown and why, what it would be promised before login, and,
 with --user, which route decides and to which store the user would be brought, under which name.
 The stores are asked what they can do; nobody is logged in.`,
 		func(cmd *cobra.Command) error {

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"jackdaw/internal/devca"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"jackdaw": main})
+}
+
+// TestScripts runs the command line as a person would. Besides testscript's own there are the commands
+//
+//	certificate DIR NAME...   makes a certificate for the names, with its key
+//	stores                    starts the demo's stores and sets $NORTH_IMAP, $NORTH_SIEVE, $SOUTH_IMAP and $SOUTH_SIEVE
+//	expand FILE               replaces $VARIABLES in a file
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"certificate": makeCertificate,
+			"stores":      makeStores,
+			"expand":      expandFile,
+		},
+	})
+}
+
+func makeCertificate(ts *testscript.TestScript, _ bool, args []string) {
+	ca, err := devca.New()
+	ts.Check(err)
+	leaf, err := ca.Issue(devca.Options{Names: args[1:]})
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(leaf.Write(dir, filepath.Base(dir)))
+}
+
+func makeStores(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, domain := range demoDomains {
+		stop, err := startDemoStores(&domain)
+		ts.Check(err)
+		ts.Defer(stop)
+		name := strings.ToUpper(domain.Store)
+		ts.Setenv(name+"_IMAP", domain.IMAP)
+		ts.Setenv(name+"_SIEVE", domain.Sieve)
+	}
+}
+
+func expandFile(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	if strings.Contains(text, "$") {
+		ts.Fatalf("a variable is left in %s", args[0])
+	}
+	ts.Check(os.WriteFile(path, []byte(text), 0o600))
+}
+
+// TestExitStatuses: 0 is good, 1 is a problem with what was looked at, 2 is a command that was not understood.
+func TestExitStatuses(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want int
+	}{
+		{"", exitGood},
+		{"--help", exitGood},
+		{"check --help", exitGood},
+		{"check", exitUsage},
+		{"check -c", exitUsage},
+		{"frobnicate", exitUsage},
+		{"certs -c does-not-exist.toml", exitProblem},
+		{"certs -c does-not-exist.toml surplus", exitUsage},
+		{"explain -c does-not-exist.toml --frobnicate", exitUsage},
+	} {
+		t.Run(fmt.Sprintf("%q", test.args), func(t *testing.T) {
+			var out, errOut strings.Builder
+			if got := run(strings.Fields(test.args), &out, &errOut); got != test.want {
+				t.Errorf("exit status %d, want %d; it said %q", got, test.want, errOut.String())
+			}
+			if test.want == exitGood && out.Len() == 0 || test.want != exitGood && errOut.Len() == 0 {
+				t.Errorf("nothing was said")
+			}
+		})
+	}
+}
