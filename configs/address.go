@@ -47,7 +47,7 @@ func addressHint(s string) error {
 	case strings.Count(s, ":") > 1:
 		return fmt.Errorf(`%q: write an IPv6 address in brackets, and a port: "[::1]:143"`, s)
 	}
-	return fmt.Errorf(`%q has no port; write host and port: "%s:143"`, s, strings.Trim(s, "[]:"))
+	return fmt.Errorf(`%q has no port; write host and port, such as "127.0.0.1:143"`, s)
 }
 
 // parseHost returns a host of an address in the form in which it can be compared.
@@ -58,8 +58,10 @@ func parseHost(host string) (string, error) {
 	case host == "*":
 		return "", errors.New("for all addresses of this machine leave out the host")
 	case strings.Contains(host, "{name}"):
-		_, err := dnsName(strings.ReplaceAll(host, "{name}", "name"))
-		return host, err
+		if _, err := dnsName(strings.ReplaceAll(host, "{name}", "name")); err != nil {
+			return "", fmt.Errorf("%q is no DNS name", host)
+		}
+		return host, nil
 	}
 	return hostName(host)
 }
@@ -120,11 +122,11 @@ func parseNetwork(s string) (any, error) {
 		return Networks{Prefixes: localPrefixes(), Unix: true}, nil
 	}
 	prefix, err := netip.ParsePrefix(s)
-	if ip, ipErr := netip.ParseAddr(s); ipErr == nil {
+	if ip, ipErr := netip.ParseAddr(s); ipErr == nil && ip.Zone() == "" {
 		prefix, err = netip.PrefixFrom(ip, ip.BitLen()), nil
 	}
 	switch {
-	case err != nil || prefix.Addr().Zone() != "":
+	case err != nil:
 		return nil, fmt.Errorf(`%q is no network such as "192.0.2.0/24" or "2001:db8::/32", no IP address, and not "local"`, s)
 	case prefix.Addr().Is4In6():
 		return nil, fmt.Errorf("%q: write it as an IPv4 network, which holds for IPv4-mapped addresses, too", s)

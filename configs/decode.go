@@ -124,9 +124,11 @@ func (d *decoder) dict(n *node, v reflect.Value) {
 }
 
 func (d *decoder) entry(n *node, v reflect.Value, key string) {
-	value := reflect.New(v.Type().Elem()).Elem()
+	value, before := reflect.New(v.Type().Elem()).Elem(), len(d.errs)
 	d.decode(n, value)
-	v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), value)
+	if len(d.errs) == before {
+		v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), value)
+	}
 }
 
 // table reads a table into a struct. Whatever has an address can be written as that address alone. A table that is not
@@ -270,10 +272,10 @@ func noun(n *node) string {
 	}
 }
 
-// relative makes a path in the file one from where the program runs.
-func (d *decoder) relative(path string) string {
-	if path == "" || filepath.IsAbs(path) {
-		return path
+// relative makes a path that begins at the file one that begins where the program runs. It never fails.
+func (d *decoder) relative(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
 	}
-	return filepath.Join(d.dir, path)
+	return filepath.Join(d.dir, path), nil
 }

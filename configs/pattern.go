@@ -66,11 +66,14 @@ func realmPattern(pattern string) (string, error) {
 	if strings.Count(pattern, "*")+strings.Count(pattern, "{domain}") > 1 {
 		return "", errors.New("only one * or {domain} can stand in a pattern")
 	}
-	ascii, err := dnsPattern(strings.Replace(pattern, "{domain}", "*", 1))
-	if err == nil && strings.Contains(pattern, "{domain}") {
-		ascii = strings.Replace(ascii, "*", "{domain}", 1)
+	if !strings.Contains(pattern, "{domain}") {
+		return dnsPattern(pattern)
 	}
-	return ascii, err
+	ascii, err := dnsPattern(strings.Replace(pattern, "{domain}", "*", 1))
+	if err != nil {
+		return "", fmt.Errorf("%q is no DNS name, even with {domain} in it", pattern)
+	}
+	return strings.Replace(ascii, "*", "{domain}", 1), nil
 }
 
 // wildcardOf returns the wildcard that covers a name: "*" is exactly one label.

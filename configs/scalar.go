@@ -51,7 +51,7 @@ func parseDuration(s string) (any, error) {
 }
 
 func parseMode(s string) (any, error) {
-	mode, err := strconv.ParseUint(s, 8, 9)
+	mode, err := strconv.ParseUint(s, 8, 9) // nine bits: permissions and nothing else
 	if err != nil {
 		return nil, fmt.Errorf(`%q is no mode in octal digits such as "0660"`, s)
 	}

@@ -5,10 +5,10 @@ import "strings"
 // suggest completes an error about an unknown name with the nearest valid one, else with a choice that is short enough
 // to read.
 func suggest(name string, valid []string) string {
-	near, least := "", len(name)/3+2
+	near, most := "", max(1, (len(name)+1)/3)
 	for _, v := range valid {
-		if d := distance(name, v); d < least && d < max(len(name), len(v)) {
-			near, least = v, d
+		if d := distance(name, v); d <= most && d < max(len(name), len(v)) {
+			near, most = v, d-1
 		}
 	}
 	switch {

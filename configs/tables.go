@@ -51,11 +51,12 @@ func (d *decoder) canonical(n *node, s *string, form func(string) (string, error
 	*s = canonical
 }
 
-// canonicalList does the same to the elements of a list, none of which may be empty.
+// canonicalList does the same to the elements of a list, none of which may be empty. Those that are no strings were
+// reported when they were read.
 func (d *decoder) canonicalList(n *node, list []string, form func(string) (string, error)) {
 	for i, item := range n.list() {
 		if item.kind == unstable.String && item.text == "" {
-			d.errorf(item, "%s: an empty name", n.path)
+			d.errorf(item, "%s: an empty string", n.path)
 		}
 		d.canonical(item, &list[i], form)
 	}
@@ -101,12 +102,7 @@ func (l *Listener) checkSocket(d *decoder, n *node) {
 }
 
 func (t *TLS) check(d *decoder, n *node) {
-	for i, path := range t.Certificates {
-		if path == "" {
-			d.errorf(n.at("certificates").list()[i], "an empty path in certificates")
-		}
-		t.Certificates[i] = d.relative(path)
-	}
+	d.canonicalList(n.get("certificates"), t.Certificates, d.relative)
 	if t.Default != nil {
 		d.canonical(n.at("default"), t.Default, dnsName)
 	}
@@ -118,23 +114,16 @@ func (u *Users) check(d *decoder, n *node) {
 			u.Separators)
 	}
 	d.canonical(n.at("default_realm"), &u.DefaultRealm, dnsName)
-	for i, name := range u.Unqualified {
-		u.Unqualified[i] = u.fold(name)
-	}
+	d.canonicalList(n.get("unqualified"), u.Unqualified, u.pattern)
 	u.checkRealms(d, n.get("realms"))
 }
 
-// fold writes a user name as the canonical user has it.
-func (u *Users) fold(name string) string {
-	if u.Lowercase {
-		name = strings.ToLower(name)
-	}
-	return norm.NFC.String(name)
-}
-
-// pattern returns a pattern for users in the form of the canonical user.
+// pattern returns a user's name, or a pattern for names, in the form that the canonical user has.
 func (u *Users) pattern(pattern string) (string, error) {
-	pattern = u.fold(pattern)
+	if u.Lowercase {
+		pattern = strings.ToLower(pattern)
+	}
+	pattern = norm.NFC.String(pattern)
 	i := strings.LastIndex(pattern, "@")
 	domain, err := pattern[i+1:], error(nil)
 	if i >= 0 {
@@ -286,7 +275,7 @@ func (a *Access) check(d *decoder, n *node) {
 		d.errorf(n.at("user"), "user: %s", err)
 	}
 	d.canonical(n.at("tls_name"), &a.TLSName, hostName)
-	a.TLSCA = d.relative(a.TLSCA)
+	d.canonical(n.at("tls_ca"), &a.TLSCA, d.relative)
 	a.checkTLS(d, n)
 }
 

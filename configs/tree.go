@@ -115,15 +115,12 @@ func (d *decoder) header(root *node, e *unstable.Node) *node {
 	switch {
 	case n == nil && e.Kind == unstable.Table:
 		return t.add(key, &node{kind: unstable.Table, line: d.line(key.Raw), origin: headed})
-	case n != nil && e.Kind == unstable.Table:
-		if n.origin == implied {
-			n.line, n.origin = d.line(key.Raw), headed
-			return n
-		}
-		return d.again(n, key)
 	case n == nil:
 		n = t.add(key, &node{kind: unstable.Array, line: d.line(key.Raw), origin: repeated})
-	case n.origin != repeated:
+	case n.origin == implied && e.Kind == unstable.Table:
+		n.line, n.origin = d.line(key.Raw), headed
+		return n
+	case n.origin != repeated || e.Kind == unstable.Table:
 		return d.again(n, key)
 	}
 	n.items = append(n.items, &node{kind: unstable.Table, path: n.path, line: d.line(key.Raw), origin: repeated})

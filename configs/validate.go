@@ -70,8 +70,8 @@ func (c *Config) checkCertificates(d *decoder, n *node) {
 }
 
 func (c *Config) checkBackends(d *decoder, n *node) {
-	if n.get("backend") == nil {
-		d.errorf(n, "no store to lead users to; describe it in [[backend]]")
+	if len(n.get("backend").list()) == 0 {
+		d.errorf(n.at("backend"), "no store to lead users to; describe it in [[backend]]")
 	}
 	lines := make(map[string]int)
 	for _, b := range c.Backends {
@@ -112,8 +112,8 @@ func (c *Config) checkLoops(d *decoder, n *node) {
 }
 
 func (c *Config) checkRoutes(d *decoder, n *node) {
-	if n.get("route") == nil {
-		c.checkNoRoute(d)
+	if len(c.Routes) == 0 {
+		c.checkNoRoute(d, n)
 		return
 	}
 	last := 0 // the line of a route after which no other is reached
@@ -131,8 +131,10 @@ func (c *Config) checkRoutes(d *decoder, n *node) {
 }
 
 // checkNoRoute: without routes there must be no doubt about where everybody's mail is.
-func (c *Config) checkNoRoute(d *decoder) {
+func (c *Config) checkNoRoute(d *decoder, n *node) {
 	switch {
+	case len(n.get("route").list()) > 0:
+		// They are there, but unreadable.
 	case len(c.Backends) > 1:
 		d.errorf(&node{line: c.Backends[1].Line}, `several backends and no [[route]]: nobody would be let in; `+
 			`say who goes where, or to = %q for all`, c.Backends[0].Name)
@@ -144,8 +146,8 @@ func (c *Config) checkNoRoute(d *decoder) {
 
 // checkTo looks for the backend that a route names.
 func (c *Config) checkTo(d *decoder, n *node, to string) {
-	if to == "" {
-		return
+	if to == "" || len(c.Backends) == 0 {
+		return // reported already
 	}
 	backend, ok := c.Backend(to)
 	switch {

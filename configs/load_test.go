@@ -1,0 +1,275 @@
+package configs
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestErrors reads the files in testdata. Each has every error that it must lead to on the line where it is reported,
+// behind "#!".
+func TestErrors(t *testing.T) {
+	for _, file := range files(t, "testdata/*.toml") {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got Errors
+			if _, err := Parse(file, data); !errors.As(err, &got) {
+				t.Fatalf("Parse: %v, which are no Errors", err)
+			}
+			if diff := cmp.Diff(wantedErrors(file, string(data)).Error(), got.Error()); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func wantedErrors(file, data string) Errors {
+	var wanted Errors
+	for i, line := range strings.Split(data, "\n") {
+		for _, message := range strings.Split(line, "#!")[1:] {
+			wanted = append(wanted, Error{file, i + 1, strings.TrimSpace(message)})
+		}
+	}
+	return wanted
+}
+
+func TestExamples(t *testing.T) {
+	for _, file := range files(t, "*.toml") {
+		if _, err := Load(file); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func files(t testing.TB, pattern string) []string {
+	found, err := filepath.Glob(pattern)
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no %s: %v", pattern, err)
+	}
+	return found
+}
+
+func TestLoadNoFile(t *testing.T) {
+	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want that the file does not exist", err)
+	}
+}
+
+// TestDefaults reads a file that says only what it must.
+func TestDefaults(t *testing.T) {
+	got := parse(t, `
+		[listen]
+		imaps = "127.0.0.1:0"
+		sieve = "unix:/run/sieve"
+		[tls]
+		certificates = "certs"
+		[[backend]]
+		name = "cyrus"
+		imap = "localhost:143"
+		sieve = "unix:/run/cyrus/sieve"`)
+	if got.Hostname == "" {
+		t.Error("no host name")
+	}
+	got.Hostname = ""
+	want := &Config{
+		Listen: Listen{Listeners: []Listener{
+			{Service: IMAPS, Address: Address{"tcp", "127.0.0.1:0"}, Name: "imaps", TLS: TLSImplicit, Line: 3},
+			{Service: Sieve, Address: Address{"unix", "/run/sieve"}, Name: "sieve", TLS: TLSStartTLS, Mode: 0o660, Line: 4},
+		}},
+		TLS:   TLS{Certificates: []string{"/etc/jackdaw/certs"}, MinVersion: tls.VersionTLS12},
+		Users: Users{Separators: "@%", Lowercase: true},
+		Backends: []Backend{{Name: "cyrus", Line: 7, Access: map[Service]Access{
+			IMAP:  {Addresses: []Address{{"tcp", "localhost:143"}}, TLS: TLSNone, User: "{user}"},
+			Sieve: {Addresses: []Address{{"unix", "/run/cyrus/sieve"}}, TLS: TLSNone, User: "{user}"},
+		}}},
+		Limits: Limits{
+			LoginTimeout: time.Minute,
+			IdleTimeout:  PerService[time.Duration]{IMAP: 35 * time.Minute, IMAPS: 35 * time.Minute, Sieve: 35 * time.Minute},
+			Attempts:     3,
+			FailureDelay: 2 * time.Second,
+		},
+		Log: Log{Level: "info"},
+	}
+	if diff := cmp.Diff(want, got, comparePrefix); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestEverything reads a file that says all it can.
+func TestEverything(t *testing.T) {
+	got := parse(t, `
+hostname = "Mail.Example.net"
+[listen]
+imap = [":143", { address = "127.0.0.1:144", name = "webmail", plaintext_from = ["local"], from = [] }]
+sieve = { address = "[::1]:4190", tls = "implicit", default = "b.example", realm = "BÜCHER.example" }
+from = ["192.0.2.0/24", "2001:db8::1"]
+[[listen.imaps]]
+address = "unix:/run/jackdaw/imaps"
+mode = "0600"
+group = "mail"
+[tls]
+certificates = ["/etc/certs", "more/certs"]
+default = ""
+min_version = "1.3"
+[users]
+realms = { "*.A.example" = "a.example", "mail.{domain}" = "{domain}" }
+default_realm = "example.net"
+unqualified = ["Cyrus"]
+separators = "@%!"
+lowercase = true
+[[route]]
+user = ["Cyrus", "*@Bücher.example"]
+client = "local"
+listener = "web*"
+refuse = "administration is local"
+[[route]]
+domain = ["*.A.example"]
+sni = "imap.a.example"
+service = ["imap", "imaps"]
+to = "s1.stores.example.net"
+[[backend]]
+name = "*.Stores.example.net"
+examples = ["s1.stores.example.net"]
+imap = "{name}:143"
+tls = "starttls"
+tls_ca = "ca.pem"
+user = "{local}%{domain}"
+[backend.sieve]
+address = ["10.0.0.1:4190", "unix:/run/sieve"]
+tls = "none"
+user = "{user}"
+accepts_any_password = true
+[limits]
+login_timeout = "10s"
+idle_timeout = { imap = "1h" }
+attempts = 5
+failure_delay = "1s"
+[log]
+level = "debug"
+format = "json"
+`)
+	from := Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")}}
+	local := Networks{Prefixes: localPrefixes(), Unix: true}
+	want := &Config{
+		Hostname: "mail.example.net",
+		Listen: Listen{
+			Listeners: []Listener{
+				{Service: IMAP, Address: Address{"tcp", ":143"}, Name: "imap", TLS: TLSStartTLS, Peers: Peers{From: from}, Line: 4},
+				{Service: IMAP, Address: Address{"tcp", "127.0.0.1:144"}, Name: "webmail", TLS: TLSStartTLS,
+					Peers: Peers{PlaintextFrom: local}, Line: 4},
+				{Service: IMAPS, Address: Address{"unix", "/run/jackdaw/imaps"}, Name: "imaps", TLS: TLSImplicit, Mode: 0o600,
+					Group: "mail", Peers: Peers{From: from}, Line: 7},
+				{Service: Sieve, Address: Address{"tcp", "[::1]:4190"}, Name: "sieve", TLS: TLSImplicit, Default: new("b.example"),
+					Realm: "xn--bcher-kva.example", Peers: Peers{From: from}, Line: 5},
+			},
+			Peers: Peers{From: from},
+		},
+		TLS: TLS{Certificates: []string{"/etc/certs", "/etc/jackdaw/more/certs"}, Default: new(""), MinVersion: tls.VersionTLS13},
+		Users: Users{
+			Realms:       map[string]string{"*.a.example": "a.example", "mail.{domain}": "{domain}"},
+			DefaultRealm: "example.net",
+			Unqualified:  []string{"cyrus"},
+			Separators:   "@%!",
+			Lowercase:    true,
+		},
+		Routes: []Route{
+			{User: []string{"cyrus", "*@xn--bcher-kva.example"}, Client: local, Listener: []string{"web*"},
+				Refuse: "administration is local", Line: 21},
+			{Domain: []string{"*.a.example"}, SNI: []string{"imap.a.example"}, Service: []Service{IMAP, IMAPS},
+				To: "s1.stores.example.net", Line: 26},
+		},
+		Backends: []Backend{{
+			Name:     "*.stores.example.net",
+			Examples: []string{"s1.stores.example.net"},
+			Access: map[Service]Access{
+				IMAP: {Addresses: []Address{{"tcp", "{name}:143"}}, TLS: TLSStartTLS, TLSCA: "/etc/jackdaw/ca.pem",
+					User: "{local}%{domain}"},
+				// The authorities that the others need are none of its business.
+				Sieve: {Addresses: []Address{{"tcp", "10.0.0.1:4190"}, {"unix", "/run/sieve"}}, TLS: TLSNone, User: "{user}",
+					AcceptsAnyPassword: true},
+			},
+			Line: 31,
+		}},
+		Limits: Limits{
+			LoginTimeout: 10 * time.Second,
+			IdleTimeout:  PerService[time.Duration]{IMAP: time.Hour, IMAPS: 35 * time.Minute, Sieve: 35 * time.Minute},
+			Attempts:     5,
+			FailureDelay: time.Second,
+		},
+		Log: Log{Level: "debug", Format: "json"},
+	}
+	if diff := cmp.Diff(want, got, comparePrefix); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+var comparePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+func parse(t *testing.T, data string) *Config {
+	t.Helper()
+	config, err := Parse("/etc/jackdaw/jackdaw.toml", []byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func TestBackend(t *testing.T) {
+	config := Config{Backends: []Backend{{Name: "*.stores.example"}, {Name: "store"}, {Name: "s2.stores.example"}}}
+	for name, want := range map[string]string{
+		"store":               "store",
+		"s1.stores.example":   "*.stores.example",
+		"s2.stores.example":   "s2.stores.example",
+		"a.s1.stores.example": "",
+		".stores.example":     "",
+		"stores.example":      "",
+		"":                    "",
+	} {
+		backend, ok := config.Backend(name)
+		if ok != (want != "") || ok && backend.Name != want {
+			t.Errorf("%q: got %+v, want %q", name, backend, want)
+		}
+	}
+}
+
+// FuzzParse asserts that whatever the file says, Parse answers, and that an operator finds the line it speaks of.
+func FuzzParse(f *testing.F) {
+	for _, file := range append(files(f, "testdata/*.toml"), files(f, "*.toml")...) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		config, err := Parse("fuzz.toml", data)
+		if err == nil {
+			if len(config.Listen.Listeners) == 0 || len(config.Backends) == 0 {
+				t.Error("no error, and nothing to serve")
+			}
+			return
+		}
+		var errs Errors
+		if !errors.As(err, &errs) {
+			t.Fatalf("%v is no Errors", err)
+		}
+		last := bytes.Count(data, []byte("\n")) + 1
+		for _, e := range errs {
+			if e.Line < 1 || e.Line > last {
+				t.Errorf("a file of %d lines: %s", last, e)
+			}
+		}
+	})
+}
