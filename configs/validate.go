@@ -50,8 +50,8 @@ func (c *Config) checkListeners(d *decoder, n *node) {
 	}
 	lines := make(map[Address]int)
 	for _, l := range c.Listen.Listeners {
-		if l.Address.Network == "" || l.Address.port() == "0" {
-			continue // unreadable, or any free port
+		if l.Address.Network == "" {
+			continue // unreadable
 		}
 		if line, ok := lines[l.Address]; ok {
 			d.errorf(&node{line: l.Line}, "%s is listened on already, in line %d", l.Address, line)

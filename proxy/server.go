@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"slices"
@@ -39,71 +40,121 @@ type Server struct {
 	accepts  sync.WaitGroup
 	sessions sync.WaitGroup
 
-	mu        sync.Mutex
-	listeners map[configs.Address]*listener
+	mu      sync.Mutex
+	sockets map[configs.Address]*socket
 }
 
-// listener is a socket with the settings that its next session gets.
-type listener struct {
+// socket is listened on for one listener or several.
+type socket struct {
 	net.Listener
-	settings atomic.Pointer[settings]
+	entrance atomic.Pointer[entrance]
+}
+
+// entrance has the settings that the next session of a socket gets. No system binds an address beside the wildcard of the
+// same port, so a listener on the wildcard's socket takes the connections for the others.
+type entrance struct {
+	any   *settings
+	local map[netip.Addr]*settings // by the address that the client has connected to
+}
+
+func (e *entrance) settings(conn net.Conn) *settings {
+	if s := e.local[netAddr(conn.LocalAddr())]; s != nil {
+		return s
+	}
+	return e.any
 }
 
 // NewServer makes a server without listeners.
 func NewServer(log *zap.Logger) *Server {
-	s := &Server{log: log, listeners: make(map[configs.Address]*listener)}
+	s := &Server{log: log, sockets: make(map[configs.Address]*socket)}
 	s.ctx, s.end = context.WithCancelCause(context.Background())
 	return s
 }
 
-// Apply goes over to a new setup: listeners that are new are opened, those that are gone are closed, the others keep their
-// sockets. Sessions keep what they began with. On an error nothing has changed.
+// Apply goes over to a new setup: sockets that are new are opened, those that are gone are closed, the others go on.
+// Sessions keep what they began with. On an error nothing has changed.
 func (s *Server) Apply(setup Setup) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
 		return errShutdown
 	}
-	next := make(map[configs.Address]*listener)
-	var opened []*listener
-	for _, config := range setup.Config.Listen.Listeners {
-		if kept := s.listeners[config.Address]; kept != nil {
-			next[config.Address] = kept
+	entrances := s.entrances(setup)
+	next := make(map[configs.Address]*socket)
+	var opened []*socket
+	for address, e := range entrances {
+		next[address] = s.sockets[address]
+		if next[address] != nil {
 			continue
 		}
-		l, err := listen(config)
+		l, err := listen(e.any.listener)
 		if err != nil {
 			for _, l := range opened {
 				l.Close()
 			}
 			return err
 		}
-		next[config.Address] = l
+		next[address] = l
 		opened = append(opened, l)
 	}
+	for address, e := range entrances {
+		next[address].entrance.Store(e)
+	}
+	for address, l := range s.sockets {
+		if next[address] != l {
+			l.Close()
+		}
+	}
+	s.sockets = next
+	for _, l := range opened {
+		s.accepts.Go(func() { s.accept(l) })
+	}
+	return nil
+}
+
+// entrances makes the settings of all listeners, by the address to bind.
+func (s *Server) entrances(setup Setup) map[configs.Address]*entrance {
 	names := backends.NewNames(setup.Config.Users)
-	for _, config := range setup.Config.Listen.Listeners {
-		next[config.Address].settings.Store(&settings{
-			listener: config,
+	all := make(map[configs.Address]*entrance)
+	beside := make(map[netip.AddrPort]*settings) // what a wildcard's socket may have to take
+	for _, listener := range setup.Config.Listen.Listeners {
+		one := &settings{
+			listener: listener,
 			hostname: setup.Config.Hostname,
-			tls:      setup.TLS(config),
+			tls:      setup.TLS(listener),
 			match:    setup.Match,
 			names:    names,
 			router:   setup.Router,
 			limits:   setup.Config.Limits,
 			log:      s.log,
-		})
-	}
-	for address, l := range s.listeners {
-		if next[address] != l {
-			l.Close()
+		}
+		all[listener.Address] = &entrance{any: one, local: make(map[netip.Addr]*settings)}
+		if addr, err := netip.ParseAddrPort(listener.Address.Address); err == nil && !addr.Addr().IsUnspecified() {
+			beside[addr] = one
 		}
 	}
-	s.listeners = next
-	for _, l := range opened {
-		s.accepts.Go(func() { s.accept(l) })
+	for addr, one := range beside {
+		if wildcard := all[wildcardOf(all, addr)]; wildcard != nil {
+			wildcard.local[addr.Addr().Unmap()] = one
+			delete(all, one.listener.Address)
+		}
 	}
-	return nil
+	return all
+}
+
+// wildcardOf returns the address among all that is bound for every address of the family and port.
+func wildcardOf(all map[configs.Address]*entrance, addr netip.AddrPort) configs.Address {
+	port := ":" + strconv.Itoa(int(addr.Port()))
+	hosts := []string{"", "[::]"}
+	if addr.Addr().Unmap().Is4() {
+		hosts = append(hosts, "0.0.0.0")
+	}
+	for _, host := range hosts {
+		if wildcard := (configs.Address{Network: "tcp", Address: host + port}); all[wildcard] != nil {
+			return wildcard
+		}
+	}
+	return configs.Address{}
 }
 
 // Listening is a socket that is listened on.
@@ -117,8 +168,12 @@ func (s *Server) Addresses() []Listening {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []Listening
-	for _, l := range s.listeners {
-		all = append(all, Listening{l.settings.Load().listener.Service, l.Addr()})
+	for _, l := range s.sockets {
+		e := l.entrance.Load()
+		all = append(all, Listening{e.any.listener.Service, l.Addr()})
+		for _, one := range e.local {
+			all = append(all, Listening{one.listener.Service, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(one.listener.Address.Address))})
+		}
 	}
 	slices.SortFunc(all, func(a, b Listening) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Address.String(), b.Address.String()))
@@ -127,22 +182,22 @@ func (s *Server) Addresses() []Listening {
 }
 
 // listen opens one socket.
-func listen(config configs.Listener) (*listener, error) {
+func listen(config configs.Listener) (*socket, error) {
 	if config.Address.Network == "unix" {
 		removeStale(config.Address.Address)
 	}
 	lc := net.ListenConfig{KeepAliveConfig: backends.KeepAlive}
-	socket, err := lc.Listen(context.Background(), config.Address.Network, config.Address.Address)
+	l, err := lc.Listen(context.Background(), config.Address.Network, config.Address.Address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for %s: %w", config.Service, err)
 	}
 	if config.Address.Network == "unix" {
 		if err := restrict(config); err != nil {
-			socket.Close()
+			l.Close()
 			return nil, fmt.Errorf("listening for %s: %w", config.Service, err)
 		}
 	}
-	return &listener{Listener: socket}, nil
+	return &socket{Listener: l}, nil
 }
 
 // removeStale removes the socket of a process that is gone.
@@ -178,7 +233,7 @@ func restrict(config configs.Listener) error {
 }
 
 // accept takes connections until the listener is closed. Errors such as too many open files pass; it waits and goes on.
-func (s *Server) accept(l *listener) {
+func (s *Server) accept(l *socket) {
 	const longest = time.Second
 	pause := 5 * time.Millisecond
 	for {
@@ -193,7 +248,7 @@ func (s *Server) accept(l *listener) {
 			continue
 		}
 		pause = 5 * time.Millisecond
-		settings := l.settings.Load()
+		settings := l.entrance.Load().settings(conn)
 		if !welcome(settings, conn.RemoteAddr()) {
 			conn.Close()
 			continue
@@ -204,17 +259,17 @@ func (s *Server) accept(l *listener) {
 
 // welcome tells whether a peer may connect at all.
 func welcome(s *settings, peer net.Addr) bool {
-	return s.listener.From.Empty() || s.listener.From.Contains(clientAddr(peer))
+	return s.listener.From.Empty() || s.listener.From.Contains(netAddr(peer))
 }
 
 // Shutdown closes all listeners and ends all sessions, each at a place where its client expects it, within some seconds. It
 // returns when the last one has ended, or with ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	for _, l := range s.listeners {
+	for _, l := range s.sockets {
 		l.Close()
 	}
-	s.listeners = nil
+	s.sockets = nil
 	s.mu.Unlock()
 	s.accepts.Wait()
 	s.end(errShutdown)

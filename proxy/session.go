@@ -50,15 +50,15 @@ func newSession(settings *settings, raw net.Conn) *session {
 		id:       rand.Text()[:16], // 80 bits
 		began:    time.Now(),
 		conn:     wire.New(raw),
-		peer:     backends.Peer{Client: clientAddr(raw.RemoteAddr()), Listener: settings.listener.Name},
+		peer:     backends.Peer{Client: netAddr(raw.RemoteAddr()), Listener: settings.listener.Name},
 	}
 	s.log = settings.log.With(zap.String("session", s.id), zap.String("service", string(settings.listener.Service)),
 		zap.String("listener", settings.listener.Name), zap.String("client", clientName(s.peer.Client)))
 	return s
 }
 
-// clientAddr returns the address of a peer, or the zero address for one on a unix socket.
-func clientAddr(a net.Addr) netip.Addr {
+// netAddr returns the address of one end of a connection, or the zero address on a unix socket.
+func netAddr(a net.Addr) netip.Addr {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		return tcp.AddrPort().Addr().Unmap()
 	}
