@@ -108,6 +108,20 @@ func TestKeyTypeByClient(t *testing.T) {
 	}
 }
 
+// A default certificate is chosen by what the client supports, too, although it does not have the client's name.
+func TestKeyTypeOfDefault(t *testing.T) {
+	dir, rsa := t.TempDir(), issue(t, devca.Options{Names: []string{"mail.example"}, RSA: true})
+	must(t, leafFor(t, "mail.example").Write(dir, "elliptic"))
+	must(t, rsa.Write(dir, "rsa"))
+	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}, Default: pointer("mail.example")}, quick)
+	c := client("unknown.example")
+	c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	state, err := handshake(f.Config(ListenerTLS{}), c)
+	if err != nil || !state.PeerCertificates[0].Equal(rsa.TLS.Leaf) {
+		t.Errorf("the client was not shown the RSA certificate: %v", err)
+	}
+}
+
 // The hello is made by hand, since the client of crypto/tls always offers all signature algorithms.
 func TestKeyTypeBySignatureAlgorithms(t *testing.T) {
 	names := []string{"mail.example"}

@@ -75,7 +75,7 @@ func openFixture(t *testing.T, dir string, cfg configs.TLS, how tuning) fixture 
 	return fixture{t, s, dir}
 }
 
-// pem is a pair as two files.
+// pemFiles is the leaf as devca.Leaf.Write would write it.
 func pemFiles(name string, leaf devca.Leaf) map[string][]byte {
 	return map[string][]byte{name + ".crt": leaf.ChainPEM, name + ".key": leaf.KeyPEM}
 }
@@ -110,6 +110,13 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	must(t, err)
+	return data
 }
 
 func pointer(s string) *string { return &s }

@@ -1,7 +1,9 @@
 package tlsstore
 
 import (
+	"crypto/x509"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -33,15 +35,21 @@ func foreign(r rune) bool {
 	return true
 }
 
-// certificateName returns a DNS name from a certificate in lower case, and whether a client can ask for it. A wildcard
-// stands for the whole first label (RFC 9525 section 6.3); package x509 matches no other.
-func certificateName(name string) (lower string, ok bool) {
-	parent, wildcard := strings.CutPrefix(name, "*.")
-	lower, ok = dnsName(parent)
-	if wildcard {
-		lower = "*." + lower
+// certificateNames lists the names in a certificate that a client can ask for, in lower case. A wildcard stands for the
+// whole first label (RFC 9525 section 6.3); package x509 matches no other.
+func certificateNames(cert *x509.Certificate) []string {
+	var names []string
+	for _, name := range cert.DNSNames {
+		parent, wildcard := strings.CutPrefix(name, "*.")
+		lower, ok := dnsName(parent)
+		if wildcard {
+			lower = "*." + lower
+		}
+		if ok && !slices.Contains(names, lower) {
+			names = append(names, lower)
+		}
 	}
-	return lower, ok
+	return names
 }
 
 // indexed returns a name that an operator wrote as the index has it: in lower case, with A-labels (RFC 5890).

@@ -87,13 +87,9 @@ func (p *pairing) add(file string, c chain, k holder) {
 	next := &pair{
 		cert:      tls.Certificate{Certificate: c.der, PrivateKey: k.signer, Leaf: c.leaf},
 		id:        c.id,
+		names:     c.names,
 		chainFile: file,
 		keyFile:   k.file,
-	}
-	for _, name := range c.leaf.DNSNames {
-		if name, ok := certificateName(name); ok && !slices.Contains(next.names, name) {
-			next.names = append(next.names, name)
-		}
 	}
 	if old := p.pairs[c.id]; old != nil {
 		if len(old.cert.Certificate) >= len(c.der) {
@@ -135,16 +131,15 @@ func (p *pairing) keep(former []*pair, now time.Time, grace time.Duration) {
 	}
 }
 
-// supplants reports whether the pairing is complete without the old pair, because it has the same certificate again,
-// or because what is left of the old pair's files belongs to other pairs.
+// supplants reports whether the pairing is complete without the old pair: it has the same certificate again, or what is
+// left of the old pair's files belongs to another pair.
 func (p *pairing) supplants(old *pair) bool {
 	chainDone := p.used[old.chainFile] || isGone(old.chainFile)
 	if again := p.pairs[old.id]; again != nil {
 		// While fullchain.pem is being written, cert.pem has the same certificate, but no intermediate.
 		return chainDone || len(again.cert.Certificate) >= len(old.cert.Certificate)
 	}
-	keyDone := p.used[old.keyFile] || isGone(old.keyFile)
-	return chainDone && keyDone && (p.used[old.chainFile] || p.used[old.keyFile])
+	return chainDone && (p.used[old.chainFile] || p.used[old.keyFile])
 }
 
 // takeProblem removes what was found wrong with the files of the old pair, and returns the first of it: one warning is

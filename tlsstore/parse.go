@@ -23,10 +23,11 @@ type contents struct {
 
 // chain is a certificate that a server can show, and those that lead from it to a root.
 type chain struct {
-	leaf *x509.Certificate
-	der  [][]byte // the leaf first
-	id   digest   // of the leaf
-	key  digest   // of the leaf's public key
+	leaf  *x509.Certificate
+	names []string // of the leaf, as the index has them
+	der   [][]byte // the leaf first
+	id    digest   // of the leaf
+	key   digest   // of the leaf's public key
 }
 
 // key is a private key.
@@ -142,7 +143,13 @@ func buildChains(certs []*x509.Certificate) ([]chain, error) {
 		if err != nil {
 			return nil, err
 		}
-		chains = append(chains, chain{leaf, chainFrom(leaf, certs), sha256.Sum256(leaf.Raw), keyID})
+		chains = append(chains, chain{
+			leaf:  leaf,
+			names: certificateNames(leaf),
+			der:   chainFrom(leaf, certs),
+			id:    sha256.Sum256(leaf.Raw),
+			key:   keyID,
+		})
 	}
 	return chains, nil
 }

@@ -1,6 +1,8 @@
 package tlsstore
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,7 +88,7 @@ func TestCertificates(t *testing.T) {
 	} {
 		must(t, issue(t, o).Write(dir, name))
 	}
-	write(t, at("zcopy.pem"), must2(os.ReadFile(at("a.crt"))))
+	write(t, at("zcopy.pem"), read(t, at("a.crt")))
 	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}}, quick)
 	row := func(name, keyType string, names ...string) Certificate {
 		return Certificate{Names: names, ChainFile: at(name + ".crt"), KeyFile: at(name + ".key"), KeyType: keyType,
@@ -105,11 +107,27 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-func must2(data []byte, err error) []byte {
-	if err != nil {
-		panic(err)
+// A certificate from the future is the latest, and yet supersedes nothing before its time.
+func TestNotYetValid(t *testing.T) {
+	now := time.Now()
+	made := func(file string, from, until int) *pair {
+		leaf := &x509.Certificate{NotBefore: now.AddDate(0, 0, from), NotAfter: now.AddDate(0, 0, until)}
+		return &pair{names: []string{"a.example"}, chainFile: file, cert: tls.Certificate{Leaf: leaf}}
 	}
-	return data
+	future, present, past := made("future", 1, 30), made("present", -1, 20), made("past", -9, 10)
+	x := newIndex([]*pair{future, present, past}, nil, now)
+	for p, by := range map[*pair]*pair{future: present, present: nil, past: present} {
+		if got := x.superseded(p, now); got != by {
+			t.Errorf("%s is superseded by %v", p.chainFile, got)
+		}
+	}
+	if len(x.problems) > 0 {
+		t.Errorf("problems: %v", x.problems)
+	}
+	alone := newIndex([]*pair{future}, nil, now)
+	if len(alone.problems) != 1 || !strings.Contains(alone.problems[0].Text, "not valid before") {
+		t.Errorf("problems: %v", alone.problems)
+	}
 }
 
 // Each problem is logged once, however often files are read again, and no log line has anything of a key.

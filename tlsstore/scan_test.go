@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
@@ -204,32 +207,40 @@ func TestLargeFiles(t *testing.T) {
 	f.mustShow("mail.example", leaf)
 }
 
-// Only files that have changed are read again: content that changes behind an old time and size goes unnoticed.
+// alter changes one byte in the middle of a file in place, and the file's time to modified.
+func alter(t *testing.T, path string, modified time.Time) {
+	t.Helper()
+	data := read(t, path)
+	data[len(data)/2] ^= 1
+	must(t, os.WriteFile(path, data, 0o600))
+	must(t, os.Chtimes(path, modified, modified))
+}
+
+// Only files that have changed are read again, which shows where a change hides behind the old time and size. A time
+// that is too young to rely on hides nothing.
 func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
-	dir := t.TempDir()
-	leaf := leafFor(t, "mail.example")
-	must(t, leaf.Write(dir, "mail"))
-	long := leaf.TLS.Leaf.NotBefore
-	for _, name := range []string{"mail.crt", "mail.key"} {
-		must(t, os.Chtimes(filepath.Join(dir, name), long, long))
-	}
-	s := &scanner{roots: []string{dir}, watcher: newWatcher(quick, nil)}
-	defer s.watcher.close()
-	first, _ := s.scan()
-	path := filepath.Join(dir, "mail.crt")
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	must(t, err)
-	_, err = f.WriteAt([]byte("?"), 100)
-	must(t, err)
-	must(t, f.Close())
-	must(t, os.Chtimes(path, long, long))
-	second, problems := s.scan()
-	if len(problems) > 0 || len(second) != 2 || second[0].chains[0].leaf != first[0].chains[0].leaf {
-		t.Errorf("the file was read again: %v", problems)
-	}
-	now := long.AddDate(0, 0, 1)
-	must(t, os.Chtimes(path, now, now))
-	if _, problems := s.scan(); len(problems) != 1 {
-		t.Errorf("the file was not read again: %v", problems)
+	leaf, now := leafFor(t, "mail.example"), time.Now()
+	for _, tt := range []struct {
+		about         string
+		before, after time.Time
+		noticed       bool
+	}{
+		{"old time", now.AddDate(0, 0, -1), now.AddDate(0, 0, -1), false},
+		{"another time", now.AddDate(0, 0, -2), now.AddDate(0, 0, -1), true},
+		{"young time", now.Add(time.Minute), now.Add(time.Minute), true},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "mail.pem")
+		write(t, path, leaf.ChainPEM)
+		must(t, os.Chtimes(path, tt.before, tt.before))
+		s := &scanner{roots: []string{dir}, watcher: newWatcher(quick, zap.NewNop())}
+		defer s.watcher.close()
+		first, _ := s.scan()
+		alter(t, path, tt.after)
+		second, problems := s.scan()
+		unchanged := len(problems) == 0 && second[0].chains[0].leaf == first[0].chains[0].leaf
+		if unchanged == tt.noticed {
+			t.Errorf("%s: noticed: %v, want %v", tt.about, !unchanged, tt.noticed)
+		}
 	}
 }

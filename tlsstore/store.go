@@ -4,7 +4,8 @@
 // From file to handshake there are five steps, one file each: scan finds and reads files, parse turns one into chains
 // and keys, pair brings chains and keys together (and keeps an old pair until the new one is complete), index sorts
 // pairs by name, choose picks one for a client. The first four run at start and after every change; their result
-// replaces the former index at once, and a handshake reads only that.
+// replaces the former index at once, and a handshake reads only that. Beside them, watch tells when to begin again,
+// tickets keeps sessions to their names, and report tells operators what is there.
 package tlsstore
 
 import (

@@ -72,18 +72,24 @@ func TestResumption(t *testing.T) {
 	}
 }
 
-// A name that is refused by now is refused to those who bring a ticket, too.
+// A client that is refused by now is refused with a ticket, too, even with one that it was given after the refusal
+// began, at the end of a handshake that had begun before.
 func TestNoResumptionOfRefused(t *testing.T) {
 	dir := t.TempDir()
 	must(t, leafFor(t, "a.example").Write(dir, "a"))
 	s := open(configs.TLS{Certificates: []string{dir}}, "", NewTickets(), zap.NewNop(), quick)
 	defer s.Close()
-	c := client("")
-	c.ClientSessionCache = new(oneSession)
-	if _, err := handshake(s.Config(ListenerTLS{Default: pointer("a.example")}), c); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := handshake(s.Config(ListenerTLS{Default: pointer("")}), c); err == nil {
-		t.Error("a client without a name resumed where such clients are refused")
+	served, refused := s.Config(ListenerTLS{Default: pointer("a.example")}), s.Config(ListenerTLS{Default: pointer("")})
+	between := served.Clone()
+	between.WrapSession = refused.WrapSession
+	for _, first := range []*tls.Config{served, between} {
+		c := client("")
+		c.ClientSessionCache = new(oneSession)
+		if _, err := handshake(first, c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := handshake(refused, c); err == nil {
+			t.Error("a client without a name resumed where such clients are refused")
+		}
 	}
 }

@@ -171,12 +171,41 @@ func TestRemovedCertificateServesUntilGraceEnds(t *testing.T) {
 	f.await("no problems", func() bool { return len(f.Problems()) == 0 })
 }
 
+// Symlinks that lead nowhere are part of the same loss, and not two more.
+func TestSymlinksOutliveTheirTargets(t *testing.T) {
+	first, second := renewed(t)
+	dir := t.TempDir()
+	kubernetes(t, dir, first)
+	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}}, quick)
+	must(t, os.Remove(filepath.Join(dir, "..data")))
+	f.awaitProblem("tls.crt")
+	f.mustShow("mail.example", first)
+	if n := len(f.Problems()); n != 1 {
+		t.Errorf("%d problems, want one: %v", n, f.Problems())
+	}
+	kubernetesUpdate(t, dir, second)
+	f.awaitShow("mail.example", second)
+}
+
 // A directory may come long after the start, with all directories above it.
 func TestMissingDirectoryComes(t *testing.T) {
 	first, _ := renewed(t)
 	dir := filepath.Join(t.TempDir(), "a", "b", "certs")
 	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}}, quick)
 	f.awaitProblem("")
+	must(t, os.MkdirAll(dir, 0o700))
+	must(t, first.Write(dir, "mail"))
+	f.awaitShow("mail.example", first)
+}
+
+// While only the directory above exists, that may be replaced as well.
+func TestDirectoryAboveIsReplaced(t *testing.T) {
+	first, _ := renewed(t)
+	above := filepath.Join(t.TempDir(), "a")
+	dir := filepath.Join(above, "b", "certs")
+	must(t, os.Mkdir(above, 0o700))
+	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}}, quick)
+	must(t, os.Remove(above))
 	must(t, os.MkdirAll(dir, 0o700))
 	must(t, first.Write(dir, "mail"))
 	f.awaitShow("mail.example", first)
