@@ -45,14 +45,7 @@ type holder struct {
 // pairUp finds for each chain the private key, in whatever file that is. Its problems follow those of the scan.
 func pairUp(files []found, problems []Problem) *pairing {
 	p := &pairing{pairs: make(map[digest]*pair), used: make(map[string]bool), problems: problems}
-	keys := make(map[digest]holder)
-	for _, f := range files {
-		for _, k := range f.keys {
-			if _, twice := keys[k.id]; !twice {
-				keys[k.id] = holder{k, f.path}
-			}
-		}
-	}
+	keys := holders(files)
 	paired := make(map[digest]bool)
 	for _, f := range files {
 		for _, c := range f.chains {
@@ -66,14 +59,27 @@ func pairUp(files []found, problems []Problem) *pairing {
 	}
 	for _, f := range files {
 		for _, k := range f.keys {
-			if !paired[k.id] {
-				p.problem(f.path, "no certificate for the private key")
-			} else {
+			if paired[k.id] {
 				p.used[f.path] = true
+			} else {
+				p.problem(f.path, "no certificate for the private key")
 			}
 		}
 	}
 	return p
+}
+
+// holders finds the file for each key, the first if there are several.
+func holders(files []found) map[digest]holder {
+	keys := make(map[digest]holder)
+	for _, f := range files {
+		for _, k := range f.keys {
+			if _, twice := keys[k.id]; !twice {
+				keys[k.id] = holder{k, f.path}
+			}
+		}
+	}
+	return keys
 }
 
 func (p *pairing) problem(file, text string) {
@@ -113,22 +119,30 @@ func (p *pairing) keep(former []*pair, now time.Time, grace time.Duration) {
 			continue
 		}
 		again := *old
-		if !isGone(old.chainFile) || !isGone(old.keyFile) {
-			again.gone = time.Time{}
-			again.kept = p.takeProblem(old) + "; the former certificate, valid until " + day(old.cert.Leaf.NotAfter) + ", serves on"
-		} else {
-			if old.gone.IsZero() {
-				again.gone = now
-			}
-			if now.Sub(again.gone) >= grace {
-				continue
-			}
-			p.takeProblem(old)
+		again.gone = goneSince(old, now)
+		found := p.takeProblem(old)
+		switch {
+		case again.gone.IsZero():
+			again.kept = found + "; the former certificate, valid until " + day(old.cert.Leaf.NotAfter) + ", serves on"
+		case now.Sub(again.gone) < grace:
 			again.kept = fmt.Sprintf("gone; the certificate is dropped unless it is back within %v", grace)
+		default:
+			continue
 		}
 		p.problem(old.chainFile, again.kept)
 		p.pairs[old.id] = &again
 	}
+}
+
+// goneSince returns since when all files of the pair have been missing, or zero if one is there.
+func goneSince(p *pair, now time.Time) time.Time {
+	switch {
+	case !isGone(p.chainFile) || !isGone(p.keyFile):
+		return time.Time{}
+	case p.gone.IsZero():
+		return now
+	}
+	return p.gone
 }
 
 // supplants reports whether the pairing is complete without the old pair: it has the same certificate again, or what is
@@ -145,7 +159,9 @@ func (p *pairing) supplants(old *pair) bool {
 // takeProblem removes what was found wrong with the files of the old pair, and returns the first of it: one warning is
 // enough.
 func (p *pairing) takeProblem(old *pair) string {
-	ours := func(q Problem) bool { return q.File == old.chainFile || q.File == old.keyFile }
+	ours := func(q Problem) bool {
+		return q.File == old.chainFile || q.File == old.keyFile || slices.Contains(old.copies, q.File)
+	}
 	text := "it is no longer there, or holds something else"
 	if i := slices.IndexFunc(p.problems, ours); i >= 0 {
 		text = p.problems[i].Text

@@ -130,6 +130,13 @@ func TestBrokenChainKeepsTheLongOne(t *testing.T) {
 	f := newFixture(t, map[string][]byte{
 		"cert.pem": leafPEM(first), "privkey.pem": first.KeyPEM, "fullchain.pem": first.ChainPEM,
 	})
+	write(t, filepath.Join(f.dir, "privkey.pem"), first.KeyPEM[:50])
+	f.awaitProblem("fullchain.pem")
+	if n := len(f.Problems()); n != 1 {
+		t.Errorf("%d problems, want one: %v", n, f.Problems())
+	}
+	write(t, filepath.Join(f.dir, "privkey.pem"), first.KeyPEM)
+	f.await("no problems", func() bool { return len(f.Problems()) == 0 })
 	write(t, filepath.Join(f.dir, "fullchain.pem"), first.ChainPEM[:len(first.ChainPEM)-50])
 	f.awaitProblem("fullchain.pem")
 	if n := len(f.shown("mail.example")); n != 2 {
@@ -153,7 +160,7 @@ func TestRenewalWithTheSameKey(t *testing.T) {
 func TestRemovedCertificateServesUntilGraceEnds(t *testing.T) {
 	first, _ := renewed(t)
 	short := quick
-	short.grace = 300 * time.Millisecond
+	short.grace = time.Second
 	dir := filepath.Join(t.TempDir(), "certs")
 	must(t, os.Mkdir(dir, 0o700))
 	must(t, first.Write(dir, "mail"))
