@@ -146,7 +146,10 @@ func (n *Names) Canonical(name, realm string) (User, error) {
 		user.Domain = domain
 	}
 	// The conversions may have made it longer, and a local part may end with a blank of its own.
-	return user, cmp.Or(checkName(user.Local), checkName(user.String()))
+	if err := cmp.Or(checkName(user.Local), checkName(user.String())); err != nil {
+		return User{}, err
+	}
+	return user, nil
 }
 
 // domainName returns a domain as A-labels in lower case.
@@ -178,5 +181,6 @@ func checkName(name string) error {
 }
 
 func unfit(r rune) bool {
-	return r == '*' || r != ' ' && unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp)
+	return r == '*' || r != ' ' && unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp,
+		unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
