@@ -11,6 +11,9 @@ import (
 // It looks for the word at the end of any line, wherever that line stands. To count the client's strings and literals, and
 // look at commands only, would not do: Cyrus, at an error, reads on at the next line and sometimes in the middle of one, so
 // that `FOO {16+}` makes the literal's content a command. The price is that a script with such a line cannot be put.
+//
+// Nor may NUL pass. No script has it and every TLS handshake does: Cyrus takes STARTTLS from a user who is logged in, too,
+// and inside of that TLS no guard could see the word.
 type sieveGuard struct {
 	word []byte // the letters read last, as many as matter
 	met  bool   // they were the word, and nothing but blanks came since
@@ -20,9 +23,12 @@ func newSieveGuard() guard { return &sieveGuard{} }
 
 const unauthenticate = "UNAUTHENTICATE"
 
-var errUnauthenticate = errors.New("client sent UNAUTHENTICATE")
+var (
+	errUnauthenticate = errors.New("client sent UNAUTHENTICATE")
+	errNUL            = errors.New("client sent NUL")
+)
 
-// check stops in front of the end of the line, without which the word is no command.
+// check stops in front of the end of the line, without which the word is no command, or of NUL.
 func (g *sieveGuard) check(p []byte) (int, error) {
 	for i, c := range p {
 		switch {
@@ -34,6 +40,8 @@ func (g *sieveGuard) check(p []byte) (int, error) {
 			g.met = strings.EqualFold(string(g.word), unauthenticate)
 		case g.met && (c == '\r' || c == '\n'):
 			return i, errUnauthenticate
+		case c == 0:
+			return i, errNUL
 		default:
 			g.word = g.word[:0]
 			g.met = g.met && (c == ' ' || c == '\t')
