@@ -124,7 +124,9 @@ func (r *relay) wait(ctx context.Context, ended <-chan error) error {
 
 // sayBye says goodbye where the client expects a line, and not into the middle of a message.
 func (r *relay) sayBye() bool {
-	r.mu.Lock()
+	if !r.mu.TryLock() {
+		return false // a client that takes nothing hears nothing, and holds nobody up
+	}
 	defer r.mu.Unlock()
 	if !r.lineEnd || r.quiet() < quietSpell {
 		return false
