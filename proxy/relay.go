@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,7 +171,12 @@ func (r *relay) down(first []byte) error {
 var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // copy moves bytes until src ends, and passes the end on.
-func (r *relay) copy(dst, src net.Conn, first []byte, count *atomic.Int64, from string, write func([]byte) error) error {
+func (r *relay) copy(dst, src net.Conn, first []byte, count *atomic.Int64, from string, write func([]byte) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // the session's own does not reach another goroutine
+			err = fmt.Errorf("crashed: %v\n%s", p, debug.Stack())
+		}
+	}()
 	buffer := buffers.Get().(*[32 << 10]byte)
 	defer buffers.Put(buffer)
 	for p := first; ; {
