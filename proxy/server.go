@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -206,11 +207,13 @@ func removeStale(path string) {
 	if err != nil || info.Mode().Type() != os.ModeSocket {
 		return
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
+	conn, err := net.Dial("unix", path)
+	if err == nil {
 		conn.Close()
-		return
 	}
-	_ = os.Remove(path) // if that fails, listening tells
+	if errors.Is(err, syscall.ECONNREFUSED) { // with another error, somebody may listen whom we cannot reach
+		_ = os.Remove(path) // if that fails, listening tells
+	}
 }
 
 // restrict sets who may connect to a unix socket.
