@@ -273,9 +273,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.Close()
 	}
 	s.sockets = nil
+	s.end(errShutdown) // before anybody can apply a setup to a server that is going
 	s.mu.Unlock()
 	s.accepts.Wait()
-	s.end(errShutdown)
 	done := make(chan struct{})
 	go func() {
 		s.sessions.Wait()
