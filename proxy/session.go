@@ -135,10 +135,9 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 			return nil, broken // the client went away in the middle of an exchange
 		}
 		s.logFailure(attempt, err)
-		if !isSyntax(err) {
-			failures++
-			s.delay(ctx, began, failures, err)
-		}
+		// An exchange that the client breaks off counts, too: it may have seen already that the store refuses its token.
+		failures++
+		s.delay(ctx, began, failures, err)
 		if err := d.Refuse(err); err != nil {
 			return nil, err
 		}
