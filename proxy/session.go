@@ -40,6 +40,7 @@ type session struct {
 	conn     *wire.Conn
 	peer     backends.Peer
 	log      *zap.Logger
+	mute     bool // in the middle of a TLS handshake
 	user     string
 	backend  string
 }
