@@ -287,5 +287,5 @@ func fakeScram(a *Attempt) error {
 	return nil
 }
 
-// errScramName keeps a SCRAM exchange from a store whose form of the name is another one: the name is signed.
-var errScramName = fmt.Errorf("%w: the name in a SCRAM exchange is not in the store's form", errPolicy)
+// errScramName keeps a SCRAM exchange from a store whose form of the name is another one: the names are signed.
+var errScramName = fmt.Errorf("%w: a name in a SCRAM exchange is not in the store's form", errPolicy)

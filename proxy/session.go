@@ -136,6 +136,7 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 			return nil, broken // the client went away in the middle of an exchange
 		}
 		s.logFailure(attempt, err)
+		s.logFailure(attempt, err)
 		// An exchange that the client breaks off counts, too: it may have seen already that the store refuses its token.
 		failures++
 		s.delay(ctx, began, failures, err)
