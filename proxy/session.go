@@ -135,15 +135,17 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		if broken, ok := errors.AsType[*clientError](err); ok && !isSyntax(err) {
 			return nil, broken // the client went away in the middle of an exchange
 		}
-		s.logFailure(attempt, err)
-		s.logFailure(attempt, err)
 		// An exchange that the client breaks off counts, too: it may have seen already that the store refuses its token.
+		s.logFailure(attempt, err)
 		failures++
 		s.delay(ctx, began, failures, err)
 		if err := d.Refuse(err); err != nil {
 			return nil, err
 		}
-		if failures >= s.settings.limits.Attempts {
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx) // before a read or write meets the deadline: the answer can be sent yet
+		case failures >= s.settings.limits.Attempts:
 			return nil, errTooMany
 		}
 	}
@@ -211,7 +213,7 @@ func (s *session) place(a *Attempt) (backends.Placement, error) {
 		}
 	}
 	place, err := s.settings.router.Place(backends.Query{User: user, Service: s.settings.listener.Service, Peer: s.peer})
-	if err == nil && a.relayed() && place.Name != a.User {
+	if err == nil && a.relayed() && (place.Name != a.User || a.Authzid != "" && a.Authzid != place.Name) {
 		err = errScramName
 	}
 	return place, err
@@ -244,9 +246,11 @@ const handshakeLimit = 30 * time.Second
 func (s *session) handshake() error {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
 	defer cancel()
+	s.mute = true
 	if err := s.conn.ServeTLS(ctx, s.settings.tls); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
+	s.mute = false
 	if name, ok := s.settings.match(s.conn.TLS().ServerName); ok {
 		s.peer.SNI = name
 	}
@@ -270,7 +274,7 @@ func (s *session) announced() (backends.Capabilities, bool) {
 func (s *session) part(raw net.Conn, d Dialogue, err error) {
 	_ = raw.SetDeadline(time.Now().Add(2 * time.Second)) // the one that ended the dialogue has passed
 	switch {
-	case s.settings.listener.TLS == configs.TLSImplicit && s.conn.TLS() == nil:
+	case s.mute:
 		// There is no way to say anything.
 	case errors.Is(err, errTooMany):
 		d.Bye(ReasonTooMany)
