@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,12 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
-
 	"jackdaw/backends"
 	"jackdaw/configs"
-	"jackdaw/internal/devca"
+	"jackdaw/internal/wire"
 )
 
 // A transcript is a conversation that is played to a whole session:
@@ -30,12 +26,17 @@ import (
 //	= service imaps      settings, before the first line that is said; see setting
 //	S: / C:              what the client reads, and what it sends
 //	S~                   what the client reads, as a regular expression
-//	C> / (tab)B>         octets with Go's escapes, and no line end added
+//	S* BEGINNING         lines that do not matter, up to one that begins so
+//	= after NAME         begins with what another transcript does
+//	C> S> / (tab)B> P>   octets with Go's escapes, and no line end added
 //	C* starttls NAME     the client does something: see act
 //	(tab)B: / (tab)P:    what the store sends, and what it reads from the proxy
-//	(tab)P* closed       the proxy has closed the connection to the store
+//	(tab)P* closed       the proxy has closed the connection to the store; eof: it sends nothing more
+//	(tab)B* close        the store closes
+//	base64(...)          in any of these: the octets, with Go's escapes, in base64
 //
-// A file's first line says what it proves. Store connections are accepted when the first B or P after another has ended.
+// A file's first line says what it proves. A connection to the store is accepted at the first B or P after another has
+// ended; one that no line speaks of is a mistake.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*/*.txt")
 	if err != nil || len(files) == 0 {
@@ -62,7 +63,7 @@ type player struct {
 	line   string // file and number, for messages
 	config *configs.Config
 	access configs.Access // the way to the store, but for the address
-	caps   []string // what the store says when it is asked for its capabilities; nil: it is down
+	caps   []string       // what the store says when it is asked for its capabilities; nil: it is down
 	client net.Conn
 	read   *bufio.Reader
 	stores chan net.Conn // connections from the proxy
@@ -72,16 +73,25 @@ type player struct {
 }
 
 func play(t *testing.T, file, text string) {
-	p := &player{t: t, stores: make(chan net.Conn, 1), config: transcriptConfig(),
-		access: configs.Access{User: "{user}", TLS: configs.TLSNone, AcceptsAnyPassword: true}}
+	p := &player{t: t, stores: make(chan net.Conn, 1), config: testConfig(), access: testAccess}
+	p.play(file, text)
+	p.end()
+}
+
+func (p *player) play(file, text string) {
 	for n, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
 		p.line = fmt.Sprintf("%s:%d", file, n+1)
 		kind, rest, _ := strings.Cut(line, " ")
+		begun, after := strings.CutPrefix(line, "= after ")
 		switch {
-		case line == "" || kind == "#":
-			if n == 0 && rest == "" {
-				p.fail("the first line must say what the transcript proves")
-			}
+		case n == 0 && (kind != "#" || rest == ""):
+			p.fail("the first line must say what the transcript proves")
+		case kind == "#":
+		case after:
+			other := filepath.Join(filepath.Dir(file), begun+".txt")
+			text, err := os.ReadFile(other)
+			p.must(err)
+			p.play(other, string(text))
 		case kind == "=":
 			p.setting(rest)
 		default:
@@ -90,22 +100,6 @@ func play(t *testing.T, file, text string) {
 			}
 			p.step(kind, rest)
 		}
-	}
-	p.end()
-}
-
-func transcriptConfig() *configs.Config {
-	anywhere := configs.Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}
-	return &configs.Config{
-		Hostname: "proxy.example.net",
-		Listen:   configs.Listen{Listeners: []configs.Listener{{Service: configs.IMAP, Name: "imap", TLS: configs.TLSStartTLS}}},
-		Users:    configs.Users{Separators: "@%", Lowercase: true},
-		Routes: []configs.Route{
-			{User: []string{"nobody"}, Refuse: "nobody is nobody"},
-			{Client: anywhere, To: "store1"},
-		},
-		Limits: configs.Limits{LoginTimeout: time.Minute, Attempts: 3,
-			IdleTimeout: configs.PerService[time.Duration]{configs.IMAP: time.Minute, configs.IMAPS: time.Minute, configs.Sieve: time.Minute}},
 	}
 }
 
@@ -119,8 +113,10 @@ func (p *player) setting(text string) {
 		if listener.Service.ImplicitTLS() {
 			listener.TLS = configs.TLSImplicit
 		}
+	case "tls":
+		listener.TLS = configs.TLSMode(value)
 	case "plaintext": // this client may log in without TLS
-		listener.PlaintextFrom.Prefixes = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		listener.PlaintextFrom = loopback
 	case "store": // a line of what the store says of itself when it is first asked
 		p.caps = append(p.caps, value)
 	case "realm":
@@ -128,6 +124,14 @@ func (p *player) setting(text string) {
 		p.config.Users.Realms = map[string]string{pattern: domain}
 	case "form": // of the user's name at the store
 		p.access.User = value
+	case "attempts": // until the session ends
+		n, err := strconv.Atoi(value)
+		p.must(err)
+		p.config.Limits.Attempts = n
+	case "timeout": // of the login
+		limit, err := time.ParseDuration(value)
+		p.must(err)
+		p.config.Limits.LoginTimeout = limit
 	default:
 		p.fail("no such setting: %s", name)
 	}
@@ -139,37 +143,25 @@ func (p *player) start() {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	p.must(err)
 	p.access.Addresses = []configs.Address{{Network: "tcp", Address: socket.Addr().String()}}
-	p.config.Backends = []configs.Backend{{Name: "store1", Access: map[configs.Service]configs.Access{listener.Service.Protocol(): p.access}}}
 	if p.caps == nil {
 		socket.Close()
 	} else {
 		go p.serveStore(socket)
 	}
-	router, err := backends.NewRouter(p.config, nil, zap.NewNop())
-	p.must(err)
-	peer := backends.Peer{Client: netip.MustParseAddr("127.0.0.1")}
-	for deadline := time.Now().Add(patience); p.caps != nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if _, known := router.Announced(listener.Service, peer); known {
+	setup := testSetup(p.t, p.config, p.access)
+	for ctx := p.t.Context(); p.caps != nil && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		if _, known := setup.Router.Announced(listener.Service, backends.Peer{}); known {
 			break
 		}
 	}
-	front, err := net.Listen("tcp", "127.0.0.1:0")
-	p.must(err)
-	p.client, err = net.Dial("tcp", front.Addr().String())
-	p.must(err)
+	var logs bytes.Buffer
+	var raw net.Conn
+	p.client, raw = tcpPair(p.t)
 	p.read = bufio.NewReader(p.client)
-	raw, err := front.Accept()
-	p.must(err)
-	front.Close()
-	config, match := transcriptTLS(p.t)
-	s := newSession(&settings{
-		listener: listener, hostname: p.config.Hostname, tls: config, match: match, names: backends.NewNames(p.config.Users),
-		router: router, limits: p.config.Limits, log: zaptest.NewLogger(p.t, zaptest.Level(zap.ErrorLevel)),
-	}, raw)
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
-		s.serve(ctx, raw)
+		newSession(testSettings(setup, &logs), raw).serve(ctx, raw)
 		close(done)
 	}()
 	p.end = func() {
@@ -182,9 +174,16 @@ func (p *player) start() {
 		case <-time.After(patience):
 			p.fail("the session has not ended with its client")
 		}
-		cancel(nil)
+		cancel()
 		socket.Close()
-		router.Retire(nil)
+		select {
+		case <-p.stores:
+			p.fail("the proxy has connected to the store")
+		default:
+		}
+		if bytes.Contains(logs.Bytes(), []byte("secret")) {
+			p.fail("a secret is in the log: %s", &logs)
+		}
 	}
 }
 
@@ -200,35 +199,28 @@ func (p *player) serveStore(socket net.Listener) {
 			continue
 		}
 		_, _ = io.WriteString(conn, strings.Join(p.caps, "\r\n")+"\r\n")
-		_, _ = io.Copy(io.Discard, conn)
+		_, _ = bufio.NewReader(conn).ReadString('\n') // LOGOUT
 		conn.Close()
 	}
 }
 
-// transcriptTLS makes the certificate of all transcripts, for mail.example.org.
-func transcriptTLS(t *testing.T) (*tls.Config, func(string) (string, bool)) {
-	ca, err := devca.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := ca.Issue(devca.Options{Names: []string{"mail.example.org"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := func(sni string) (string, bool) { return strings.ToLower(sni), strings.EqualFold(sni, "mail.example.org") }
-	return &tls.Config{Certificates: []tls.Certificate{leaf.TLS}}, match
-}
-
 func (p *player) step(kind, rest string) {
+	rest = encode(rest)
 	switch kind {
 	case "S:":
 		p.expect(p.read, "client", func(got string) bool { return got == rest }, rest)
 	case "S~":
 		p.expect(p.read, "client", regexp.MustCompile("^"+rest+"$").MatchString, rest)
+	case "S*":
+		for line := ""; !strings.HasPrefix(line, rest); {
+			p.expect(p.read, "client", func(got string) bool { line = got; return true }, rest)
+		}
+	case "S>":
+		p.octets(p.read, "client", unescape(rest))
 	case "C:":
 		p.write(p.client, rest+"\r\n")
 	case "C>":
-		p.write(p.client, p.unescape(rest))
+		p.write(p.client, unescape(rest))
 	case "C*":
 		p.act(rest)
 	case "\tB:":
@@ -236,12 +228,19 @@ func (p *player) step(kind, rest string) {
 		p.write(p.store, rest+"\r\n")
 	case "\tB>":
 		p.connected()
-		p.write(p.store, p.unescape(rest))
+		p.write(p.store, unescape(rest))
 	case "\tP:":
 		p.connected()
 		p.expect(p.from, "store", func(got string) bool { return got == rest }, rest)
+	case "\tP>":
+		p.connected()
+		p.octets(p.from, "store", unescape(rest))
 	case "\tP*":
+		p.connected()
 		p.closed(p.from, "store")
+		if rest == "eof" {
+			break
+		}
 		p.store.Close()
 		p.store = nil
 	case "\tB*": // the store closes
@@ -270,19 +269,32 @@ func (p *player) act(what string) {
 	case "flood": // sends n octets of one letter
 		n, err := strconv.Atoi(arg)
 		p.must(err)
-		_ = p.client.SetDeadline(time.Now().Add(patience))
+		p.setDeadlines()
 		_, _ = p.client.Write(bytes.Repeat([]byte("x"), n))
 	default:
 		p.fail("no such act: %q", what)
 	}
 }
 
+func (p *player) setDeadlines() {
+	_ = p.client.SetDeadline(time.Now().Add(patience))
+	if p.store != nil {
+		_ = p.store.SetDeadline(time.Now().Add(patience))
+	}
+}
+
+func (p *player) octets(from *bufio.Reader, who, want string) {
+	p.t.Helper()
+	p.setDeadlines()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(from, got); string(got) != want {
+		p.fail("%s got %q and %v\nwant %q", who, got[:n], err, want)
+	}
+}
+
 func (p *player) expect(from *bufio.Reader, who string, ok func(string) bool, want string) {
 	p.t.Helper()
-	_ = p.client.SetReadDeadline(time.Now().Add(patience))
-	if p.store != nil {
-		_ = p.store.SetReadDeadline(time.Now().Add(patience))
-	}
+	p.setDeadlines()
 	got, err := from.ReadString('\n')
 	if err != nil {
 		p.fail("%s got %q and %v\nwant %q", who, got, err, want)
@@ -295,7 +307,7 @@ func (p *player) expect(from *bufio.Reader, who string, ok func(string) bool, wa
 // closed expects the end of a connection, and nothing before it.
 func (p *player) closed(from *bufio.Reader, who string) {
 	p.t.Helper()
-	_ = p.client.SetReadDeadline(time.Now().Add(patience))
+	p.setDeadlines()
 	rest, err := io.ReadAll(from)
 	if len(rest) > 0 || os.IsTimeout(err) {
 		p.fail("%s got %q and %v, want the connection closed", who, rest, err)
@@ -322,10 +334,18 @@ func (p *player) write(to io.Writer, text string) {
 	p.must(err)
 }
 
-func (p *player) unescape(text string) string {
-	p.t.Helper()
+// encode writes out what a transcript says in base64.
+func encode(line string) string {
+	return regexp.MustCompile(`base64\([^)]*\)`).ReplaceAllStringFunc(line, func(s string) string {
+		return wire.EncodeBase64([]byte(unescape(s[len("base64(") : len(s)-1])))
+	})
+}
+
+func unescape(text string) string {
 	unquoted, err := strconv.Unquote(`"` + strings.ReplaceAll(text, `"`, `\"`) + `"`)
-	p.must(err)
+	if err != nil {
+		panic(fmt.Sprintf("%v: %s", err, text))
+	}
 	return unquoted
 }
 
