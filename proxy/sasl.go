@@ -2,12 +2,7 @@ package proxy
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -210,39 +205,21 @@ func encodeName(name string) string {
 	return strings.NewReplacer("=", "=3D", ",", "=2C").Replace(name)
 }
 
-// readScram reads the user's name out of `n,[a=authzid],n=user,r=nonce` (RFC 5802 section 7).
-func readScram(first []byte, _ Ask) (*Attempt, error) {
-	parts := strings.SplitN(string(first), ",", 5)
-	if len(parts) < 4 {
-		return nil, errSASL
-	}
-	authzid, err := gs2User(parts[0] + "," + parts[1])
-	if err != nil {
-		return nil, err
-	}
-	encoded, ok := strings.CutPrefix(parts[2], "n=") // "m=", a mandatory extension, is none that we know
-	nonce, hasNonce := strings.CutPrefix(parts[3], "r=")
-	user, err := saslName(encoded)
-	if !ok || !hasNonce || nonce == "" || err != nil {
-		return nil, errSASL
-	}
-	return &Attempt{User: user, Authzid: authzid, First: first}, nil
-}
-
 // relayed tells that the exchange goes on between client and store, and cannot carry another name.
 func (a *Attempt) relayed() bool { return a.First != nil }
 
-// client says to a store what the client said to us, with the name in the store's form.
-func (a *Attempt) client(name string) sasl.Client {
+// client says to a store what the client said to us, with the name in the store's form. Where the exchange is relayed,
+// observe sees the store's challenges.
+func (a *Attempt) client(name string, observe func(challenge []byte)) sasl.Client {
 	switch a.Mechanism {
 	case "PLAIN", "LOGIN":
 		return &backends.Plain{User: name, Password: a.Secret}
 	case "OAUTHBEARER":
-		return &relayClient{a, []byte("n,a=" + encodeName(name) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")}
+		return &relayClient{a, observe, []byte("n,a=" + encodeName(name) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")}
 	case "XOAUTH2":
-		return &relayClient{a, []byte("user=" + name + "\x01auth=Bearer " + a.Secret + "\x01\x01")}
+		return &relayClient{a, observe, []byte("user=" + name + "\x01auth=Bearer " + a.Secret + "\x01\x01")}
 	default:
-		return &relayClient{a, a.First}
+		return &relayClient{a, observe, a.First}
 	}
 }
 
@@ -250,6 +227,7 @@ func (a *Attempt) client(name string) sasl.Client {
 // token's error with the dummy response to it (RFC 7628 section 3.2.2).
 type relayClient struct {
 	attempt *Attempt
+	observe func(challenge []byte)
 	first   []byte
 }
 
@@ -257,6 +235,7 @@ func (r *relayClient) Start() (string, []byte, error) { return r.attempt.Mechani
 
 func (r *relayClient) Next(challenge []byte) ([]byte, error) {
 	r.attempt.asked = true
+	r.observe(challenge)
 	response, err := r.attempt.Ask(challenge)
 	if err != nil {
 		return nil, &clientError{err}
@@ -268,24 +247,3 @@ func (r *relayClient) Next(challenge []byte) ([]byte, error) {
 type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
-
-// scramSecret salts the challenges that nobody can answer. It lives as long as the process, so that a name has one salt.
-var scramSecret = rand.Text()
-
-// fakeScram goes through an exchange that fails, for a user who is not to be found: an answer before the client's proof
-// would tell that the name does not exist (RFC 5802 section 5.1 asks servers for a simulated salt).
-func fakeScram(a *Attempt) error {
-	_, nonce, _ := strings.Cut(string(a.First), ",r=")
-	nonce, _, _ = strings.Cut(nonce, ",")
-	mac := hmac.New(sha256.New, []byte(scramSecret))
-	mac.Write([]byte(a.User))
-	salt := base64.StdEncoding.EncodeToString(mac.Sum(nil)[:16])
-	_, err := a.Ask(fmt.Appendf(nil, "r=%s%s,s=%s,i=4096", nonce, rand.Text(), salt))
-	if err != nil {
-		return &clientError{err}
-	}
-	return nil
-}
-
-// errScramName keeps a SCRAM exchange from a store whose form of the name is another one: the names are signed.
-var errScramName = fmt.Errorf("%w: a name in a SCRAM exchange is not in the store's form", errPolicy)

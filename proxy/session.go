@@ -30,6 +30,7 @@ type settings struct {
 	router   *backends.Router
 	limits   configs.Limits
 	log      *zap.Logger
+	scram    scramShape
 }
 
 // session is one client connection, from accept to its log line.
@@ -182,13 +183,14 @@ func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection
 	place, err := s.place(a)
 	if err == nil {
 		s.backend = place.Service.Backend
+		observe := func(challenge []byte) { s.settings.scram.learn(a, challenge) }
 		var store *backends.Connection
-		if store, err = place.Service.Login(ctx, a.client(place.Name), place.Name); err == nil {
+		if store, err = place.Service.Login(ctx, a.client(place.Name, observe), place.Name); err == nil {
 			return store, nil
 		}
 	}
 	if a.relayed() && !a.asked && denied(err) {
-		if fake := fakeScram(a); fake != nil {
+		if fake := s.settings.scram.fake(a); fake != nil {
 			return nil, fake
 		}
 	}
