@@ -142,7 +142,8 @@ type imapAnswer struct {
 
 func imapCommand(c *wire.Conn, tag, command string) (imapAnswer, error) {
 	c.Send(tag, " ", command, "\r\n")
-	return imapRead(c, tag, func(string) error { return errors.New("continuation unasked for") })
+	answer, err := imapRead(c, tag, func(string) error { return errors.New("continuation unasked for") })
+	return answer, undenied(err)
 }
 
 // imapRead reads until the tagged answer. Untagged data before login is for nobody: all but capabilities is dropped

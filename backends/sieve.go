@@ -17,21 +17,21 @@ type sieveStore struct{}
 func (sieveStore) Open(c *wire.Conn, starttls func() error) (Capabilities, error) {
 	caps, err := sieveCapabilities(c)
 	if err != nil {
-		return Capabilities{}, fmt.Errorf("reading the greeting: %w", err)
+		return Capabilities{}, fmt.Errorf("reading the greeting: %w", undenied(err))
 	}
 	if starttls == nil {
 		return caps, nil
 	}
 	c.Send("STARTTLS\r\n")
 	if _, err := sieveRead(c, nil); err != nil {
-		return Capabilities{}, fmt.Errorf("STARTTLS: %w", err)
+		return Capabilities{}, fmt.Errorf("STARTTLS: %w", undenied(err))
 	}
 	if err := starttls(); err != nil {
 		return Capabilities{}, err
 	}
 	// RFC 5804 section 2.2: the store sends its capabilities again, unasked.
 	if caps, err = sieveCapabilities(c); err != nil {
-		return Capabilities{}, fmt.Errorf("reading capabilities after STARTTLS: %w", err)
+		return Capabilities{}, fmt.Errorf("reading capabilities after STARTTLS: %w", undenied(err))
 	}
 	return caps, nil
 }
@@ -123,15 +123,23 @@ func sieveRead(c *wire.Conn, answer func(challenge string) error) (final []byte,
 // sieveTemporary are the codes of RFC 5804 section 1.3 with which a NO says nothing about the password.
 var sieveTemporary = []string{"TRYLATER", "ENCRYPT-NEEDED", "AUTH-TOO-WEAK", "TRANSITION-NEEDED", "REFERRAL", "QUOTA"}
 
-// skipCode passes over the rest of a response code: only its name and first argument are of use here.
+// skipCode passes over the rest of a response code and the blank behind it: only its name and first argument are of use.
 func skipCode(args *wire.Args) {
-	for !args.Take(") ") && !args.Take(")") {
+	for depth := 1; depth > 0; {
 		_, isString := args.String()
-		_, isWord := args.Word()
-		if !isString && !isWord && !args.Space() && !args.Take("(") {
-			return
+		switch {
+		case isString || args.Space():
+		case args.Take("("):
+			depth++
+		case args.Take(")"):
+			depth--
+		default:
+			if _, ok := args.Word(); !ok {
+				return
+			}
 		}
 	}
+	args.Space()
 }
 
 // sieveStatus judges `OK|NO|BYE [(CODE args)] [string]` (RFC 5804 section 1.2).

@@ -57,6 +57,14 @@ func Denied(err error) bool {
 	return ok && refusal.Denied
 }
 
+// undenied makes a failure of the world of a refusal of something that is no login.
+func undenied(err error) error {
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
+		refusal.Denied = false
+	}
+	return err
+}
+
 // leaveLimit is how long a store may take to close.
 const leaveLimit = time.Second
 
