@@ -44,7 +44,7 @@ type Service struct {
 	tls    *tls.Config // for a connection under TLS, but for the name; nil where TLS is none
 	log    *zap.Logger
 	ctx    context.Context
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	tasks  sync.WaitGroup
 	gate   chan struct{} // holds one token: who has it may inspect
 
@@ -84,7 +84,7 @@ func newService(backend string, protocol configs.Service, access configs.Access,
 	if s.tls, err = clientTLS(access); err != nil {
 		return nil, fmt.Errorf("backend %s: %w", backend, err)
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
 }
 
@@ -110,7 +110,7 @@ func (s *Service) same(other *Service) bool {
 // close ends what runs in the background. Connections that were handed out go on.
 func (s *Service) close() {
 	s.mu.Lock() // no task begins after this
-	s.cancel()
+	s.cancel(errClosed)
 	s.mu.Unlock()
 	s.tasks.Wait()
 }
@@ -179,7 +179,7 @@ func (s *Service) openAddress(ctx context.Context, address configs.Address) (*wi
 	dialer := net.Dialer{Timeout: dialLimit, KeepAliveConfig: KeepAlive}
 	raw, err := dialer.DialContext(ctx, address.Network, address.Address)
 	if err != nil {
-		return nil, Capabilities{}, err
+		return nil, Capabilities{}, because(ctx, err)
 	}
 	// The end of ctx ends whatever read or write is under way, and leaves the connection unfit for any other.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })

@@ -65,8 +65,8 @@ func undenied(err error) error {
 	return err
 }
 
-// leaveLimit is how long a store may take to close.
-const leaveLimit = time.Second
+// leaveLimit is how long a store may take to close. A variable, so that tests need not wait.
+var leaveLimit = time.Second
 
 // leave sends the command that ends a session, and reads what the store still has to say.
 func leave(c *wire.Conn, logout string) {
