@@ -151,9 +151,9 @@ func playStore(conn net.Conn, talk string, server *tls.Config) error {
 			if text, err = strconv.Unquote(`"` + strings.ReplaceAll(text, `"`, `\"`) + `"`); err == nil {
 				_, err = io.WriteString(conn, text)
 			}
-		case "P:":
+		case "P:", "P~": // what we say, or how it begins
 			var got string
-			if got, err = read.ReadString('\n'); err == nil && got != text+"\r\n" {
+			if got, err = read.ReadString('\n'); err == nil && got != text+"\r\n" && (kind == "P:" || !strings.HasPrefix(got, text)) {
 				err = fmt.Errorf("store got %q", got)
 			}
 		case "B*":

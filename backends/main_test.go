@@ -11,7 +11,7 @@ import (
 // TestMain shortens what the tests would wait for, before anything is started that looks at it.
 func TestMain(m *testing.M) {
 	retryFirst, retryMost = 2*time.Millisecond, 20*time.Millisecond
-	openLimit, loginLimit, inspectLimit = time.Second, 2*time.Second, 2*time.Second
+	openLimit, loginLimit, inspectLimit, leaveLimit = 600*time.Millisecond, time.Second, time.Second, 400*time.Millisecond
 	goleak.VerifyTestMain(m, goleak.Cleanup(os.Exit))
 }
 
