@@ -49,6 +49,7 @@ func Promised(service configs.Service, caps backends.Capabilities) []backends.Ca
 var (
 	errLogout   = errors.New("client logged out")
 	errNonsense = errors.New("client does not speak the protocol")
+	errTooLong  = errors.New("client sent a line or a literal that is too long")
 )
 
 // maxMistakes is how many errors of syntax a client may make. A browser that was made to talk to a mail server makes them
@@ -88,8 +89,12 @@ func (t *talk) mechanisms(caps backends.Capabilities) []string {
 
 // fatal turns what cannot be answered line by line into the end of the session.
 func fatal(err error) error {
-	if _, ok := errors.AsType[*wire.LiteralError](err); ok || errors.Is(err, wire.ErrTooLong) {
+	_, literal := errors.AsType[*wire.LiteralError](err)
+	switch {
+	case errors.Is(err, errSync):
 		return errNonsense
+	case literal, errors.Is(err, wire.ErrTooLong):
+		return errTooLong
 	}
 	return err
 }

@@ -17,8 +17,33 @@ const (
 	ReasonTooMany                   // too many logins failed on this connection
 	ReasonTimeout                   // patience ended before a login
 	ReasonNonsense                  // the client does not speak the protocol
+	ReasonTooLong                   // a line or a literal that cannot be taken
+	ReasonForbidden                 // a command that a proxy cannot let pass
+	ReasonIdle                      // nothing has moved for too long
 	ReasonShutdown                  // we are going
 )
+
+// ends are the errors that end a session, where the client may hear why.
+var ends = map[error]Reason{
+	errTooMany:        ReasonTooMany,
+	errTimeout:        ReasonTimeout,
+	errNonsense:       ReasonNonsense,
+	errTooLong:        ReasonTooLong,
+	errUnauthenticate: ReasonForbidden,
+	errIdle:           ReasonIdle,
+	errShutdown:       ReasonShutdown,
+}
+
+// farewell chooses what a client hears at the end of its session. ok is false where there is nothing to say: the client has
+// left, or its connection is broken.
+func farewell(err error) (reason Reason, ok bool) {
+	for end, reason := range ends {
+		if errors.Is(err, end) {
+			return reason, true
+		}
+	}
+	return 0, false
+}
 
 // sentence is what a client reads behind the code.
 func (r Reason) sentence() string {
@@ -31,6 +56,12 @@ func (r Reason) sentence() string {
 		return "Too slow"
 	case ReasonNonsense:
 		return "Too many errors"
+	case ReasonTooLong:
+		return "Line or literal too long"
+	case ReasonForbidden:
+		return "Command not possible here"
+	case ReasonIdle:
+		return "Idle for too long"
 	case ReasonShutdown:
 		return "Server is shutting down, try again"
 	default:

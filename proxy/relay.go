@@ -84,13 +84,16 @@ func (r *relay) run(ctx context.Context, fromClient, fromStore []byte) error {
 	defer copies.Wait()
 	defer r.close() // which wakes the copies that are left
 	if err := r.wait(ctx, ended); err != nil {
+		r.sayBye(err)
 		return err
 	}
 	r.halfOpen.Store(true)
 	wake := time.Now().Add(r.limit())
 	_ = r.client.SetReadDeadline(wake)
 	_ = r.store.SetReadDeadline(wake)
-	return r.wait(ctx, ended)
+	err := r.wait(ctx, ended)
+	r.sayBye(err)
+	return err
 }
 
 func (r *relay) close() {
@@ -99,7 +102,7 @@ func (r *relay) close() {
 	_ = r.client.Close()
 }
 
-// wait returns when one direction has ended, or when the session is to end and the client has heard so.
+// wait returns when one direction has ended, or when the session is to end and nothing is under way.
 func (r *relay) wait(ctx context.Context, ended <-chan error) error {
 	select {
 	case err := <-ended:
@@ -116,25 +119,34 @@ func (r *relay) wait(ctx context.Context, ended <-chan error) error {
 		case <-limit:
 			return errShutdown
 		case <-tick.C:
-			if r.sayBye() {
+			if r.atLineEnd() && r.quiet() >= quietSpell {
 				return errShutdown
 			}
 		}
 	}
 }
 
-// sayBye says goodbye where the client expects a line, and not into the middle of a message.
-func (r *relay) sayBye() bool {
+// atLineEnd tells whether the client expects a line, and is not in the middle of a message.
+func (r *relay) atLineEnd() bool {
 	if !r.mu.TryLock() {
-		return false // a client that takes nothing hears nothing, and holds nobody up
-	}
-	defer r.mu.Unlock()
-	if !r.lineEnd || r.quiet() < quietSpell {
 		return false
 	}
-	_ = r.client.SetWriteDeadline(time.Now().Add(2 * time.Second))
-	_, _ = io.WriteString(r.client, r.bye(ReasonShutdown))
-	return true
+	defer r.mu.Unlock()
+	return r.lineEnd
+}
+
+// sayBye tells the client why its session ends, if there is something to say and a place to say it. A client that takes
+// nothing hears nothing, and holds nobody up.
+func (r *relay) sayBye(err error) {
+	reason, ok := farewell(err)
+	if !ok || !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	if r.lineEnd {
+		_ = r.client.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		_, _ = io.WriteString(r.client, r.bye(reason))
+	}
 }
 
 // quiet is how long nothing has moved.

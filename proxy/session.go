@@ -275,17 +275,8 @@ func (s *session) announced() (backends.Capabilities, bool) {
 // part says goodbye to a client that did not log in.
 func (s *session) part(raw net.Conn, d Dialogue, err error) {
 	_ = raw.SetDeadline(time.Now().Add(2 * time.Second)) // the one that ended the dialogue has passed
-	switch {
-	case s.mute:
-		// There is no way to say anything.
-	case errors.Is(err, errTooMany):
-		d.Bye(ReasonTooMany)
-	case errors.Is(err, errTimeout):
-		d.Bye(ReasonTimeout)
-	case errors.Is(err, errNonsense):
-		d.Bye(ReasonNonsense)
-	case errors.Is(err, errShutdown):
-		d.Bye(ReasonShutdown)
+	if reason, ok := farewell(err); ok && !s.mute {
+		d.Bye(reason)
 	}
 	_ = s.conn.Flush()
 	_ = s.conn.Close()
