@@ -49,7 +49,9 @@ func TestTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			play(t, file, string(text))
+			p := newPlayer(t)
+			p.play(file, string(text))
+			p.end()
 		})
 	}
 }
@@ -72,10 +74,8 @@ type player struct {
 	end    func()
 }
 
-func play(t *testing.T, file, text string) {
-	p := &player{t: t, stores: make(chan net.Conn, 1), config: testConfig(), access: testAccess}
-	p.play(file, text)
-	p.end()
+func newPlayer(t *testing.T) *player {
+	return &player{t: t, stores: make(chan net.Conn, 1), config: testConfig(), access: testAccess}
 }
 
 func (p *player) play(file, text string) {
