@@ -168,7 +168,7 @@ func (r *relay) up(first []byte) error {
 }
 
 func (r *relay) down(first []byte) error {
-	return r.copy(r.client, r.store, first, &r.sent, "store", func(p []byte) error {
+	err := r.copy(r.client, r.store, first, &r.sent, "store", func(p []byte) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if _, err := r.client.Write(p); err != nil {
@@ -177,6 +177,10 @@ func (r *relay) down(first []byte) error {
 		r.lineEnd = bytes.HasSuffix(p, []byte("\n"))
 		return nil
 	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lineEnd = r.lineEnd && err != nil // behind the end that was passed on there is no line
+	return err
 }
 
 // buffers are what bytes move through. A TLS record holds 16 KiB; two of them keep the number of calls down.

@@ -80,6 +80,7 @@ func TestRelayIdle(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 		say(t, r.client, "DONE\r\n")
 		hear(t, r.store, "DONE\r\n")
+		hear(t, r.client, "* BYE Idle for too long\r\n")
 		r.ends(t, 70*time.Minute, errIdle)
 	})
 }
