@@ -1,0 +1,136 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// startCyrus runs a Cyrus with IMAP and ManageSieve in the clear, until the test ends. A user whose name has a domain makes
+// it one for several domains.
+func startCyrus(t testing.TB, name string, users ...string) *store {
+	t.Helper()
+	c := &cyrus{
+		store: &store{name: name, host: newHost(), user: "{local}"},
+		tree:  filepath.Join(needServers(t), "cyrus"),
+		dir:   serverDir(t),
+	}
+	domains := "off"
+	if strings.Contains(strings.Join(users, " "), "@") {
+		c.store.user, domains = "{user}", "userid"
+	}
+	for _, sub := range []string{"conf", "conf/socket", "spool", "sieve"} {
+		if err := os.Mkdir(filepath.Join(c.dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		give(t, filepath.Join(c.dir, sub))
+	}
+	values := map[string]string{
+		"dir": c.dir, "bin": c.bin(""), "host": c.host, "imap": portIMAP, "sieve": portSieve,
+		"name": cyrusDomain, "domains": domains,
+	}
+	write(t, c.file("imapd.conf"), expand(imapdConfig, values))
+	write(t, c.file("cyrus.conf"), expand(cyrusConfig, values))
+	for _, user := range append(users, "cyrus") {
+		c.addPassword(t, user)
+	}
+	c.launch = func() *process { return c.run(t) }
+	c.restart()
+	c.addMailboxes(t, users)
+	return c.store
+}
+
+// cyrusDomain is the one of users that have none.
+const cyrusDomain = "cyrus.example"
+
+// Paths are given wherever Cyrus has one compiled in, for its packages were only unpacked.
+const imapdConfig = `
+configdirectory: $dir/conf
+defaultpartition: default
+partition-default: $dir/spool
+sievedir: $dir/sieve
+sendmail: /bin/false
+servername: $name
+defaultdomain: $name
+virtdomains: $domains
+unixhierarchysep: yes
+admins: cyrus
+allowplaintext: yes
+failedloginpause: 0
+sasl_pwcheck_method: auxprop
+sasl_auxprop_plugin: sasldb
+sasl_sasldb_path: $dir/sasldb2
+sasl_mech_list: PLAIN LOGIN SCRAM-SHA-1 SCRAM-SHA-256
+`
+
+const cyrusConfig = `
+START {
+  recover cmd="$bin/ctl_cyrusdb -C $dir/imapd.conf -r"
+  idled cmd="$bin/idled -C $dir/imapd.conf"
+}
+SERVICES {
+  imap cmd="$bin/imapd -C $dir/imapd.conf" listen="$host:$imap" prefork=0
+  sieve cmd="$bin/timsieved -C $dir/imapd.conf" listen="$host:$sieve" prefork=0
+}
+EVENTS {
+}
+`
+
+type cyrus struct {
+	*store
+	tree string // where its packages were unpacked
+	dir  string
+}
+
+func (c *cyrus) file(name string) string { return filepath.Join(c.dir, name) }
+func (c *cyrus) bin(name string) string  { return filepath.Join(c.tree, "usr/lib/cyrus/bin", name) }
+
+func (c *cyrus) run(t testing.TB) *process {
+	t.Helper()
+	libraries, err := filepath.Glob(filepath.Join(c.tree, "usr/lib/*-linux-*"))
+	if err != nil || len(libraries) == 0 {
+		t.Fatalf("no libraries below %s", c.tree)
+	}
+	cmd := asServant(t, exec.Command(c.bin("master"), "-C", c.file("imapd.conf"), "-M", c.file("cyrus.conf"), "-p", c.file("pid")))
+	cmd.Env = append(os.Environ(),
+		"LD_LIBRARY_PATH="+strings.Join(libraries, ":"),
+		"CYRUS_USER="+servant(t).Username, "CYRUS_GROUP="+groupOf(t, servant(t)))
+	p := startProcess(t, c.file("log"), cmd)
+	p.answers(t, "tcp", c.imap())
+	p.answers(t, "tcp", c.sieve())
+	return p
+}
+
+// addPassword makes an account, which has no mailbox yet.
+func (c *cyrus) addPassword(t testing.TB, user string) {
+	t.Helper()
+	name, domain, ok := strings.Cut(user, "@")
+	if !ok {
+		domain = cyrusDomain
+	}
+	cmd := asServant(t, exec.Command("saslpasswd2", "-c", "-p", "-f", c.file("sasldb2"), "-u", domain, name))
+	cmd.Stdin = strings.NewReader(password)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("saslpasswd2: %v\n%s", err, out)
+	}
+}
+
+// addMailboxes gives each user an INBOX, without which ManageSieve refuses them, and the store's folder.
+func (c *cyrus) addMailboxes(t testing.TB, users []string) {
+	t.Helper()
+	admin := dial(t, c.imap())
+	admin.expect("* OK ")
+	admin.ask("LOGIN cyrus " + password)
+	for _, user := range users {
+		admin.ask(fmt.Sprintf("CREATE user/%s", user))
+		name, domain, ok := strings.Cut(user, "@")
+		if ok {
+			domain = "@" + domain
+		}
+		admin.ask(fmt.Sprintf("CREATE user/%s/%s%s", name, c.folder(), domain))
+	}
+	admin.ask("LOGOUT")
+}

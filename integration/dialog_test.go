@@ -1,0 +1,134 @@
+package integration
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// dialog is a conversation with a server, line by line.
+type dialog struct {
+	t    testing.TB
+	conn net.Conn
+	in   *bufio.Reader
+	tag  int
+}
+
+// dial begins a conversation in the clear.
+func dial(t testing.TB, address string) *dialog {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	d := &dialog{t: t}
+	d.over(conn)
+	return d
+}
+
+// dialTLS begins a conversation within TLS.
+func dialTLS(t testing.TB, address string, config *tls.Config) *dialog {
+	t.Helper()
+	d := dial(t, address)
+	d.handshake(config)
+	return d
+}
+
+func (d *dialog) over(conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	d.conn, d.in = conn, bufio.NewReader(conn)
+}
+
+// handshake begins TLS, now or after STARTTLS.
+func (d *dialog) handshake(config *tls.Config) {
+	d.t.Helper()
+	conn := tls.Client(d.conn, config)
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := conn.Handshake(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.over(conn)
+}
+
+// send writes a line.
+func (d *dialog) send(line string) {
+	d.t.Helper()
+	if _, err := io.WriteString(d.conn, line+"\r\n"); err != nil {
+		d.t.Fatalf("sending %q: %v", line, err)
+	}
+}
+
+// read returns the next line.
+func (d *dialog) read() string {
+	d.t.Helper()
+	line, err := d.in.ReadString('\n')
+	if err != nil {
+		d.t.Fatalf("after %q: %v", line, err)
+	}
+	return strings.TrimRight(line, "\r\n")
+}
+
+// expect wants the next line to begin with a prefix, and returns the rest of it.
+func (d *dialog) expect(prefix string) string {
+	d.t.Helper()
+	line := d.read()
+	rest, ok := strings.CutPrefix(line, prefix)
+	if !ok {
+		d.t.Fatalf("got %q, want %q", line, prefix)
+	}
+	return rest
+}
+
+// until reads up to a line that begins with one of the prefixes, and returns all lines.
+func (d *dialog) until(prefixes ...string) string {
+	d.t.Helper()
+	var all strings.Builder
+	for {
+		line := d.read()
+		all.WriteString(line + "\n")
+		for _, prefix := range prefixes {
+			if strings.HasPrefix(line, prefix) {
+				return all.String()
+			}
+		}
+	}
+}
+
+// command sends an IMAP command with a new tag, and returns the answer with the tag cut off.
+func (d *dialog) command(line string) (untagged, status string) {
+	d.t.Helper()
+	d.tag++
+	tag := fmt.Sprintf("a%d ", d.tag)
+	d.send(tag + line)
+	all := d.until(tag)
+	cut := strings.LastIndex(all, "\n"+tag) + 1
+	return all[:cut], strings.TrimSuffix(strings.TrimPrefix(all[cut:], tag), "\n")
+}
+
+// ask sends an IMAP command that must succeed, and returns what was said on it.
+func (d *dialog) ask(line string) (untagged string) {
+	d.t.Helper()
+	untagged, status := d.command(line)
+	if !strings.HasPrefix(status, "OK") {
+		d.t.Fatalf("%s: %s", line, status)
+	}
+	return untagged
+}
+
+// ended wants the server to have closed the connection, whatever it says before.
+func (d *dialog) ended() (last string) {
+	d.t.Helper()
+	text, err := io.ReadAll(d.in)
+	if err, ok := err.(net.Error); ok && err.Timeout() {
+		d.t.Fatalf("the connection is still open after %q", text)
+	}
+	return string(text)
+}

@@ -1,0 +1,207 @@
+package integration
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long anything may take that is waited for. Tests that pass never wait so long.
+const patience = 30 * time.Second
+
+// eventually asks until the answer is yes.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after %v still not: %s", patience, what)
+		}
+	}
+}
+
+var hosts atomic.Int32
+
+// newHost returns a loopback address that no other server has, of this or another run: each can have the ports it likes.
+func newHost() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8&63, pid&255, hosts.Add(1))
+}
+
+// The ports of every server, real or under test.
+const (
+	portIMAP  = "10143"
+	portIMAPS = "10993"
+	portSieve = "14190"
+)
+
+// process is a running server.
+type process struct {
+	cmd  *exec.Cmd
+	log  string // a file
+	done chan struct{}
+	end  error // how it ended, once done is closed
+}
+
+// startProcess runs a server until the test ends. What it writes goes to its log, which a failed test shows.
+func startProcess(t testing.TB, log string, cmd *exec.Cmd) *process {
+	t.Helper()
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	detach(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
+	go func() {
+		p.end = cmd.Wait()
+		// What the server may have left behind goes with it.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = p.stop()
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", filepath.Base(cmd.Path), p.Log())
+		}
+	})
+	return p
+}
+
+// stop ends the server as an init system does, and says how it ended. It may be called again.
+func (p *process) stop() error {
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.signal(syscall.SIGKILL)
+		<-p.done
+	}
+	return p.end
+}
+
+func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// answers waits until the server takes connections.
+func (p *process) answers(t testing.TB, network, address string) {
+	t.Helper()
+	eventually(t, address+" answers", func() bool {
+		select {
+		case <-p.done:
+			t.Fatalf("%s ended (%v):\n%s", p.cmd.Path, p.end, p.Log())
+		default:
+		}
+		conn, err := net.Dial(network, address)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+		return true
+	})
+}
+
+// Log is what the server has written so far.
+func (p *process) Log() string {
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// logged waits for a line of the log that has all the words, and returns it.
+func (p *process) logged(t testing.TB, words ...string) (line string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("a log line with %q", words), func() bool {
+		for l := range strings.Lines(p.Log()) {
+			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(l, word) }) {
+				line = l
+				return true
+			}
+		}
+		return false
+	})
+	return line
+}
+
+// servant is whom real servers run as: ourselves, and in place of root the user that install-servers.sh makes.
+func servant(t testing.TB) *user.User {
+	t.Helper()
+	me, err := user.Current()
+	if err == nil && me.Uid == "0" {
+		me, err = user.Lookup("cyrus")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return me
+}
+
+// serverDir makes a directory that a server may write to. Its path is short, because sockets are going to stand in it.
+func serverDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "jd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	give(t, dir)
+	return dir
+}
+
+// give makes a path the servant's own.
+func give(t testing.TB, path string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return
+	}
+	u := servant(t)
+	if err := os.Chown(path, number(t, u.Uid), number(t, u.Gid)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// write makes a file for a server to read.
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	give(t, path)
+}
+
+// expand puts values in the place of $names.
+func expand(text string, values map[string]string) string {
+	return os.Expand(text, func(name string) string { return values[name] })
+}
+
+func groupOf(t testing.TB, u *user.User) string {
+	t.Helper()
+	g, err := user.LookupGroupId(u.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.Name
+}
+
+func number(t testing.TB, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
