@@ -63,14 +63,8 @@ func NewNames(users configs.Users) *Names {
 	for pattern, domain := range users.Realms {
 		n.realms = append(n.realms, newRealm(pattern, domain))
 	}
-	// Exact before pattern, longer before shorter, and the same order every time.
+	// Longer before shorter, and the same order every time. An exact name is longer than any pattern that matches it.
 	slices.SortFunc(n.realms, func(a, b realm) int {
-		if a.placeholder != b.placeholder {
-			if b.placeholder {
-				return -1
-			}
-			return 1
-		}
 		return cmp.Or(cmp.Compare(len(b.before+b.after), len(a.before+a.after)),
 			cmp.Compare(a.before, b.before), cmp.Compare(a.domain, b.domain))
 	})
