@@ -107,6 +107,10 @@ func TestIMAPOpen(t *testing.T) {
 			` + noise(maxNoise-2, "* 1 EXISTS") + `
 			B: * CAPABILITY IMAP4rev1
 			B: J2 OK done`},
+		{what: "more noise than can be", open: true, err: "store talks without answering", talk: `
+			B: * OK ready
+			P: J2 CAPABILITY
+			` + noise(maxNoise, "* 1 EXISTS")},
 		{what: "a flood", open: true, err: "store talks without answering", talk: `
 			B: * OK ready
 			P: J2 CAPABILITY

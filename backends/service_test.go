@@ -156,6 +156,25 @@ func TestNoAddressAfterSecret(t *testing.T) {
 	}
 }
 
+// unstarted makes a service that does nothing unasked.
+func unstarted(t *testing.T, access configs.Access) *Service {
+	t.Helper()
+	s, err := newService("store1", configs.IMAP, access, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+// inspecting makes a service that is about to inspect its store.
+func inspecting(t *testing.T, access configs.Access) *Service {
+	t.Helper()
+	s := unstarted(t, access)
+	s.gate <- struct{}{}
+	return s
+}
+
 // A login ends when its time is over, also if it came upon an inspection that hangs.
 func TestLoginEndsWithContext(t *testing.T) {
 	enough := errors.New("enough")
@@ -168,29 +187,26 @@ func TestLoginEndsWithContext(t *testing.T) {
 	for _, test := range []struct {
 		what    string
 		setting func(*fakeStore)
-		known   bool // the login comes behind the inspection
+		begin   func(*testing.T, configs.Access) *Service
+		reached func(*fakeStore) bool // the place where the login is to end
 	}{
-		{"in the greeting of an inspection", silent, false},
-		{"in the test of an inspection", func(f *fakeStore) { f.verify = func(string, string) string { return "hang" } }, false},
-		{"in the login", func(f *fakeStore) { f.verify = hang }, true},
+		{"in its own inspection's greeting", silent, unstarted, func(f *fakeStore) bool { return f.connections() == 1 }},
+		{"in its own inspection's test", func(f *fakeStore) { f.verify = func(string, string) string { return "hang" } }, unstarted,
+			func(f *fakeStore) bool { return f.count(theTest) == 1 }},
+		{"behind another inspection", silent, inspecting, func(*fakeStore) bool { return true }},
+		{"in the login", func(f *fakeStore) { f.verify = hang }, unstarted, func(f *fakeStore) bool { return f.count(alice) == 1 }},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			t.Parallel()
 			store := serve(t, onLoopback, test.setting)
-			s, _ := begin(t, way(store.address))
-			if test.known {
-				eventually(t, "the store is trusted", s.trusted)
-			}
-			eventually(t, "the store is asked", func() bool { return store.connections() > 0 })
+			s := test.begin(t, way(store.address))
 			ctx, cancel := context.WithCancelCause(context.Background())
 			ended := make(chan error, 1)
 			go func() {
 				_, err := s.Login(ctx, &Plain{User: "alice", Password: "secret"}, "alice")
 				ended <- err
 			}()
-			if test.known {
-				eventually(t, "the password is said", func() bool { return store.count(alice) == 1 })
-			}
+			eventually(t, "the place is reached", func() bool { return test.reached(store) })
 			cancel(enough)
 			if err := <-ended; !errors.Is(err, enough) || Denied(err) {
 				t.Errorf("the login ended with %v", err)
@@ -284,11 +300,7 @@ func TestLearn(t *testing.T) {
 // Ask learns without any login, and without a service that runs.
 func TestAsk(t *testing.T) {
 	store := serve(t, onLoopback)
-	s, err := newService("store1", configs.IMAP, way(store.address), zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	s := unstarted(t, way(store.address))
 	if err := s.Ask(context.Background()); err != nil {
 		t.Fatal(err)
 	}
