@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -54,3 +56,98 @@ func opensslPeer(t testing.TB, address, ca, name, startTLS string) *x509.Certifi
 func plain(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
 }
+
+// sieveConnect runs one action of sieve-connect at jackdaw.
+func sieveConnect(t testing.TB, jd *jackdaw, user string, action ...string) string {
+	t.Helper()
+	return tool(t, password+"\n", "sieve-connect", append([]string{
+		"--server", jd.host, "--port", portSieve, "--nosrv", "--tlshostname", "mail.a.example", "--tlscafile", jd.caFile(),
+		"--user", user, "--passwordfd", "0"}, action...)...)
+}
+
+// maildir is where a user of mbsync keeps mail.
+type maildir string
+
+func newMaildir(t testing.TB) maildir {
+	t.Helper()
+	dir := t.TempDir()
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, "INBOX", sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return maildir(dir)
+}
+
+// deliver puts a message there.
+func (m maildir) deliver(t testing.TB, subject string) {
+	t.Helper()
+	if err := os.Rename(mailFile(t, subject), filepath.Join(string(m), "INBOX/new/1.1.here")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read returns all messages there.
+func (m maildir) read(t testing.TB) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(string(m), "INBOX", "[cn]*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	return all.String()
+}
+
+// mailFile makes a message for a client to send.
+func mailFile(t testing.TB, subject string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "mail")
+	if err := os.WriteFile(file, []byte("Subject: "+subject+"\r\n\r\nHello.\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// mbsync synchronises a user's INBOX at jackdaw, both ways. It reaches its host by a tunnel, for want of a name server.
+func mbsync(t testing.TB, jd *jackdaw, mechanism, user string, m maildir) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "mbsyncrc")
+	write(t, file, expand(mbsyncConfig, map[string]string{
+		"tunnel": tunnelCommand(t, jd.at(portIMAP)), "ca": jd.caFile(), "dir": string(m),
+		"user": user, "password": password, "mechanism": mechanism,
+	}))
+	tool(t, "", "mbsync", "--config", file, "--all", "--quiet")
+}
+
+const mbsyncConfig = `
+IMAPAccount there
+Host mail.a.example
+Tunnel "$tunnel"
+SSLType STARTTLS
+SystemCertificates no
+CertificateFile $ca
+AuthMechs $mechanism
+User $user
+Pass $password
+
+IMAPStore there
+Account there
+
+MaildirStore here
+Path $dir/
+Inbox $dir/INBOX
+
+Channel both
+Far :there:
+Near :here:
+Sync All
+Expunge None
+SyncState *
+`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -131,4 +132,33 @@ func (d *dialog) ended() (last string) {
 		d.t.Fatalf("the connection is still open after %q", text)
 	}
 	return string(text)
+}
+
+// sieveString reads a string as ManageSieve's servers write them, quoted or as a literal.
+func (d *dialog) sieveString() string {
+	d.t.Helper()
+	return d.stringFrom(d.read())
+}
+
+// sieveEnd reads the last message of SASL, which comes as one more challenge or with the OK. ended: the exchange is over.
+func (d *dialog) sieveEnd() (message string, ended bool) {
+	d.t.Helper()
+	line := d.read()
+	if text, ok := strings.CutPrefix(line, "OK (SASL "); ok {
+		text, _, _ = strings.Cut(text, ")")
+		return d.stringFrom(text), true
+	}
+	return d.stringFrom(line), false
+}
+
+func (d *dialog) stringFrom(line string) string {
+	d.t.Helper()
+	if strings.HasPrefix(line, "{") {
+		return d.read()
+	}
+	text, err := strconv.Unquote(line)
+	if err != nil {
+		d.t.Fatalf("%q is not a string", line)
+	}
+	return text
 }
