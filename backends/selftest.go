@@ -48,7 +48,7 @@ func (s *Service) inspect(ctx context.Context) error {
 	case <-s.ctx.Done():
 		return errClosed
 	}
-	if err, fresh := s.lastInspection(asked.Add(-retryFirst)); fresh {
+	if err, fresh := s.lastInspection(asked); fresh {
 		<-s.gate
 		return err
 	}
@@ -72,14 +72,15 @@ func (s *Service) inspect(ctx context.Context) error {
 	}
 }
 
-// lastInspection returns the result of an inspection that ended after a moment.
-func (s *Service) lastInspection(after time.Time) (err error, fresh bool) {
+// lastInspection returns the result of the last inspection, and whether it is still news for somebody who asks at that
+// moment. A store that has failed the test is tested rarely: each test is a wrong password for the name it failed with.
+func (s *Service) lastInspection(asked time.Time) (err error, fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.distrust != nil {
-		return s.distrust, s.inspected.After(after)
+		return s.distrust, s.inspected.After(asked.Add(-retryMost))
 	}
-	return s.failure, s.inspected.After(after)
+	return s.failure, s.inspected.After(asked.Add(-retryFirst))
 }
 
 // distrusted says that a store answered a test otherwise than with a refusal.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"reflect"
 	"sync"
@@ -41,7 +42,7 @@ type Service struct {
 	Access   configs.Access
 
 	store  Store
-	tls    *tls.Config // for a connection under TLS, but for the name; nil where TLS is none
+	tls    map[configs.Address]*tls.Config // for the addresses under TLS
 	log    *zap.Logger
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -104,7 +105,8 @@ func (s *Service) background(task func()) bool {
 
 // same reports whether another service has the same way to the same store.
 func (s *Service) same(other *Service) bool {
-	return reflect.DeepEqual(s.Access, other.Access) && (s.tls == nil || s.tls.RootCAs.Equal(other.tls.RootCAs))
+	return reflect.DeepEqual(s.Access, other.Access) &&
+		maps.EqualFunc(s.tls, other.tls, func(a, b *tls.Config) bool { return a.RootCAs.Equal(b.RootCAs) })
 }
 
 // close ends what runs in the background. Connections that were handed out go on.
@@ -207,16 +209,7 @@ func because(ctx context.Context, err error) error {
 // prepare takes a fresh connection through TLS and what the protocol says before login.
 func (s *Service) prepare(ctx context.Context, conn *wire.Conn, address configs.Address) (Capabilities, error) {
 	begin := func() error {
-		config := s.tls
-		if config.ServerName == "" {
-			host, _, err := net.SplitHostPort(address.Address)
-			if err != nil {
-				return err
-			}
-			config = config.Clone()
-			config.ServerName = host
-		}
-		if err := conn.DialTLS(ctx, config); err != nil {
+		if err := conn.DialTLS(ctx, s.tls[address]); err != nil {
 			return fmt.Errorf("TLS: %w", err)
 		}
 		return nil

@@ -32,7 +32,7 @@ func (d *sieveDialogue) Greet() error {
 }
 
 // sieveFallback is promised as long as no store was reached.
-var sieveFallback = backends.Capabilities{List: []backends.Capability{{Name: "SIEVE", Value: ""}, {Name: "VERSION", Value: "1.0"}}}
+var sieveFallback = backends.Capabilities{List: []backends.Capability{{Name: "VERSION", Value: "1.0"}}}
 
 // sieveKnown are the capabilities of RFC 5804 section 1.7 and of the registry that are true after login through a relay.
 // Not here, on purpose: OWNER, which belongs to a login, UNAUTHENTICATE, which the guard below keeps from the store, and
@@ -46,7 +46,8 @@ func sievePromise(caps backends.Capabilities) []backends.Capability {
 	}
 	list := []backends.Capability{{Name: "IMPLEMENTATION", Value: "jackdaw"}}
 	for _, name := range sieveKnown {
-		if value, ok := caps.Value(name); ok {
+		// RFC 5804 section 1.7: SIEVE must be there, were it empty.
+		if value, ok := caps.Value(name); ok || name == "SIEVE" {
 			list = append(list, backends.Capability{Name: name, Value: value})
 		}
 	}

@@ -153,7 +153,7 @@ func (a *Args) Rest() string {
 
 // Atom consumes a run of characters that need no quoting (RFC 9051 section 9: ATOM-CHAR, and "]").
 func (a *Args) Atom() (string, bool) {
-	return a.while(func(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`(){%*"\`, rune(c)) })
+	return a.while(isAtom)
 }
 
 // Word consumes everything up to a blank, a parenthesis or the end.
@@ -187,13 +187,16 @@ func (a *Args) String() (string, bool) {
 	return s, true
 }
 
-// AString consumes an atom or a string (RFC 9051 section 9: astring).
+// AString consumes an atom or a string (RFC 9051 section 9: astring). In the atom it takes "%" and "*", too, which clients
+// leave unquoted in user%domain and in passwords.
 func (a *Args) AString() (string, bool) {
-	if s, ok := a.Atom(); ok {
+	if s, ok := a.while(func(c byte) bool { return isAtom(c) || c == '%' || c == '*' }); ok {
 		return s, true
 	}
 	return a.String()
 }
+
+func isAtom(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`(){%*"\`, rune(c)) }
 
 // quoted consumes a quoted string, in which a backslash stands before a quote or a backslash and nowhere else.
 func (a *Args) quoted() (string, bool) {

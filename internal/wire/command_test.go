@@ -260,6 +260,7 @@ func TestArgs(t *testing.T) {
 		{"no string at the end", str, "", "", false, ""},
 
 		{"an astring that is an atom", astring, "a b", "a", true, " b"},
+		{"an astring with what clients leave unquoted", astring, "a%b*c d", "a%b*c", true, " d"},
 		{"an astring that is quoted", astring, `"a b" c`, "a b", true, " c"},
 		{"an astring that is a literal", astring, "«a b» c", "a b", true, " c"},
 		{"no astring", astring, "(a)", "", false, "(a)"},

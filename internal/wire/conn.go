@@ -49,7 +49,17 @@ func (s source) Read(p []byte) (int, error) {
 	if err := s.c.Flush(); err != nil {
 		return 0, err
 	}
-	return s.c.conn.Read(p)
+	n, err := s.c.conn.Read(p)
+	return n, bare(err)
+}
+
+// bare leaves out the addresses of a connection: who reports the error names the thing better, and the port that the system
+// chose makes two reports of one trouble look like two troubles.
+func bare(err error) error {
+	if op, ok := err.(*net.OpError); ok {
+		return op.Err
+	}
+	return err
 }
 
 // ReadLine reads up to LF and returns the line without LF or CR LF. It is valid until the next read.
@@ -107,7 +117,8 @@ func (c *Conn) Send(parts ...string) {
 // Flush sends what was kept back.
 func (c *Conn) Flush() error {
 	if c.err == nil && len(c.out) > 0 {
-		_, c.err = c.conn.Write(c.out)
+		_, err := c.conn.Write(c.out)
+		c.err = bare(err)
 		c.out = c.out[:0]
 	}
 	return c.err
