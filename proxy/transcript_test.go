@@ -34,6 +34,7 @@ import (
 //	(tab)P* closed       the proxy has closed the connection to the store; eof: it sends nothing more
 //	(tab)B* close        the store closes
 //	base64(...)          in any of these: the octets, with Go's escapes, in base64
+//	<x*n>                in any of these: n times x
 //
 // A file's first line says what it proves. A connection to the store is accepted at the first B or P after another has
 // ended; one that no line speaks of is a mistake.
@@ -334,8 +335,12 @@ func (p *player) write(to io.Writer, text string) {
 	p.must(err)
 }
 
-// encode writes out what a transcript says in base64.
+// encode writes out what a transcript says in short.
 func encode(line string) string {
+	line = regexp.MustCompile(`<.\*[0-9]+>`).ReplaceAllStringFunc(line, func(s string) string {
+		n, _ := strconv.Atoi(s[3 : len(s)-1])
+		return strings.Repeat(s[1:2], n)
+	})
 	return regexp.MustCompile(`base64\([^)]*\)`).ReplaceAllStringFunc(line, func(s string) string {
 		return wire.EncodeBase64([]byte(unescape(s[len("base64(") : len(s)-1])))
 	})
