@@ -5,6 +5,7 @@ package integration
 
 import (
 	"errors"
+	"flag"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -24,6 +25,10 @@ func run(m *testing.M) int {
 			panic(err)
 		}
 		return 0
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil { // the tests wait more than they work
+		panic(err)
 	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "jackdaw-"); err != nil {
@@ -68,5 +73,10 @@ var binary = sync.OnceValues(func() (string, error) {
 // declareSources looks at every directory of the module, because go test takes a result from its cache unless something has
 // changed that the test was seen to look at.
 func declareSources() error {
-	return filepath.WalkDir("..", func(_ string, _ fs.DirEntry, err error) error { return err })
+	return filepath.WalkDir("..", func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		return err
+	})
 }

@@ -43,9 +43,7 @@ func TestStoreDown(t *testing.T) {
 	jd := startJackdaw(t, twoStores(store1, store2))
 	jd.login("mail.a.example", "alice").ask("LOGOUT")
 
-	if err := store1.stop(); err != nil {
-		t.Fatal(err)
-	}
+	store1.kill()
 	d := jd.imap("mail.a.example")
 	if _, status := d.command("LOGIN alice " + password); !strings.HasPrefix(status, unavailable) {
 		t.Errorf("alice is told %q", status)

@@ -52,7 +52,7 @@ type process struct {
 	end  error // how it ended, once done is closed
 }
 
-// startProcess runs a server until the test ends. What it writes goes to its log, which a failed test shows.
+// startProcess runs a server until the test ends, when nobody needs its data any more. What it writes goes to its log, which a failed test shows.
 func startProcess(t testing.TB, log string, cmd *exec.Cmd) *process {
 	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
@@ -68,12 +68,11 @@ func startProcess(t testing.TB, log string, cmd *exec.Cmd) *process {
 	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
 	go func() {
 		p.end = cmd.Wait()
-		// What the server may have left behind goes with it.
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		p.killGroup() // what it has left behind
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		_ = p.stop()
+		p.kill()
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", filepath.Base(cmd.Path), p.Log())
 		}
@@ -87,11 +86,22 @@ func (p *process) stop() error {
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		p.signal(syscall.SIGKILL)
-		<-p.done
+		p.kill()
 	}
 	return p.end
 }
+
+// kill ends the server and all of its children at once.
+func (p *process) kill() {
+	select {
+	case <-p.done:
+	default:
+		p.killGroup()
+		<-p.done
+	}
+}
+
+func (p *process) killGroup() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
 
 func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
 
