@@ -14,9 +14,8 @@ import (
 func startCyrus(t testing.TB, name string, users ...string) *store {
 	t.Helper()
 	c := &cyrus{
-		store: &store{name: name, host: newHost(), user: "{local}"},
 		tree:  filepath.Join(needServers(t), "cyrus"),
-		dir:   serverDir(t),
+		store: &store{name: name, dir: serverDir(t), host: newHost(), user: "{local}"},
 	}
 	domains := "off"
 	if strings.Contains(strings.Join(users, " "), "@") {
@@ -82,7 +81,6 @@ EVENTS {
 type cyrus struct {
 	*store
 	tree string // where its packages were unpacked
-	dir  string
 }
 
 func (c *cyrus) file(name string) string { return filepath.Join(c.dir, name) }

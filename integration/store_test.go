@@ -9,6 +9,7 @@ import (
 type store struct {
 	*process
 	name   string
+	dir    string
 	host   string // its address; its ports are those of every server
 	user   string // the form in which it knows its users, as the configuration says it
 	launch func() *process
