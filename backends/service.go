@@ -152,7 +152,7 @@ func (s *Service) Login(ctx context.Context, m sasl.Client, user string) (*Conne
 	began := time.Now()
 	welcome, err := s.store.Login(conn, caps, m)
 	if !stop() || err != nil {
-		if Denied(err) {
+		if _, plain := m.(*Plain); plain && Denied(err) { // others may take as long as the client likes
 			s.noteRefusal(time.Since(began))
 		}
 		conn.Close()

@@ -72,11 +72,11 @@ func (t *talk) mistake() error {
 }
 
 // canStartTLS tells whether STARTTLS makes sense.
-func (t *talk) canStartTLS() bool { return t.conn.TLS() == nil }
+func (t *talk) canStartTLS() bool { return t.tls == 0 }
 
 // mayLogin tells whether a secret may be asked for on this connection.
 func (t *talk) mayLogin() bool {
-	return t.conn.TLS() != nil || t.settings.listener.PlaintextFrom.Contains(t.peer.Client)
+	return t.tls != 0 || t.settings.listener.PlaintextFrom.Contains(t.peer.Client)
 }
 
 // mechanisms lists what the client may log in with at this moment.

@@ -68,8 +68,7 @@ func (s *session) relay(ctx context.Context, store *backends.Connection, protoco
 	if err != nil {
 		reason = err.Error()
 	}
-	s.log.Info("session", zap.String("sni", s.peer.SNI), zap.String("user", s.user), zap.String("backend", s.backend),
-		zap.Int64("sent", r.sent.Load()), zap.Int64("received", r.received.Load()),
+	s.write(zap.InfoLevel, "session", zap.Int64("sent", r.sent.Load()), zap.Int64("received", r.received.Load()),
 		zap.Duration("took", time.Since(s.began)), zap.String("reason", reason))
 }
 

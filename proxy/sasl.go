@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-sasl"
 
@@ -21,7 +22,8 @@ type Attempt struct {
 	First []byte
 	// Ask continues the exchange with the client.
 	Ask   Ask
-	asked bool // the exchange was continued after the attempt began
+	asked bool      // the exchange was continued after the attempt began
+	heard time.Time // when the client's last word came
 }
 
 // Ask sends a challenge to the client and returns its response: a *syntaxError if the client cancels or sends what is no
@@ -101,7 +103,13 @@ func begin(name string, initial []byte, ask Ask) (*Attempt, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.Mechanism, a.Ask = name, bounded
+	a.Mechanism, a.heard = name, time.Now()
+	a.Ask = func(challenge []byte) ([]byte, error) {
+		a.asked = true
+		response, err := bounded(challenge)
+		a.heard = time.Now()
+		return response, err
+	}
 	return a, nil
 }
 
@@ -134,7 +142,7 @@ func passwordAttempt(authzid, user, password string) (*Attempt, error) {
 	if strings.ContainsAny(password, "\x00\r\n") {
 		return nil, errSASL
 	}
-	return &Attempt{Mechanism: "PLAIN", Authzid: authzid, User: user, Secret: password}, nil
+	return &Attempt{Mechanism: "PLAIN", Authzid: authzid, User: user, Secret: password, heard: time.Now()}, nil
 }
 
 // readOAuthBearer reads `n,a=user,^Ahost=...^Aport=...^Aauth=Bearer token^A^A` (RFC 7628 section 3.1). Without a=, only
@@ -234,7 +242,6 @@ type relayClient struct {
 func (r *relayClient) Start() (string, []byte, error) { return r.attempt.Mechanism, r.first, nil }
 
 func (r *relayClient) Next(challenge []byte) ([]byte, error) {
-	r.attempt.asked = true
 	r.observe(challenge)
 	response, err := r.attempt.Ask(challenge)
 	if err != nil {

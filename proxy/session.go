@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"jackdaw/backends"
 	"jackdaw/configs"
@@ -41,7 +42,8 @@ type session struct {
 	conn     *wire.Conn
 	peer     backends.Peer
 	log      *zap.Logger
-	mute     bool // in the middle of a TLS handshake
+	mute     bool   // in the middle of a TLS handshake
+	tls      uint16 // its version; 0 without TLS
 	user     string
 	backend  string
 }
@@ -87,7 +89,7 @@ func (s *session) serve(ctx context.Context, raw net.Conn) {
 	store, err := s.enter(ctx, raw, dialogue)
 	if err != nil {
 		s.part(raw, dialogue, err)
-		s.log.Info("session", zap.String("sni", s.peer.SNI), zap.Duration("took", time.Since(s.began)), zap.String("reason", endOf(err)))
+		s.write(zap.InfoLevel, "session", zap.Duration("took", time.Since(s.began)), zap.String("reason", endOf(err)))
 		return
 	}
 	s.relay(ctx, store, protocol)
@@ -128,7 +130,6 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		if err != nil {
 			return nil, err
 		}
-		began := time.Now()
 		store, err := s.connect(ctx, attempt)
 		if err == nil {
 			return store, s.accept(d, store, attempt)
@@ -139,7 +140,7 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		// An exchange that the client breaks off counts, too: it may have seen already that the store refuses its token.
 		s.logFailure(attempt, err)
 		failures++
-		s.delay(ctx, began, failures, err)
+		s.delay(ctx, attempt.heard, failures, err)
 		if err := d.Refuse(err); err != nil {
 			return nil, err
 		}
@@ -154,12 +155,7 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 
 // accept tells the client, and the log, that it is in.
 func (s *session) accept(d Dialogue, store *backends.Connection, a *Attempt) error {
-	fields := []zap.Field{zap.String("sni", s.peer.SNI), zap.String("user", s.user), zap.String("backend", s.backend),
-		zap.Stringer("address", store.Address), zap.String("mechanism", a.Mechanism)}
-	if state := s.conn.TLS(); state != nil {
-		fields = append(fields, zap.String("tls", tls.VersionName(state.Version)))
-	}
-	s.log.Info("login", fields...)
+	s.write(zap.InfoLevel, "login", zap.Stringer("address", store.Address), zap.String("mechanism", a.Mechanism))
 	if err := d.Accept(store.Welcome); err != nil {
 		store.Conn.Close()
 		return err
@@ -173,8 +169,16 @@ func (s *session) logFailure(a *Attempt, err error) {
 	if !denied(err) && !isSyntax(err) {
 		level = zap.WarnLevel
 	}
-	s.log.Log(level, "login failed", zap.String("sni", s.peer.SNI), zap.String("user", s.user),
-		zap.String("backend", s.backend), zap.String("mechanism", a.Mechanism), zap.Error(err))
+	s.write(level, "login failed", zap.String("mechanism", a.Mechanism), zap.Error(err))
+}
+
+// write logs what is known of the session by now, and more.
+func (s *session) write(level zapcore.Level, message string, more ...zap.Field) {
+	fields := []zap.Field{zap.String("sni", s.peer.SNI), zap.String("user", s.user), zap.String("backend", s.backend)}
+	if s.tls != 0 {
+		fields = append(fields, zap.String("tls", tls.VersionName(s.tls)))
+	}
+	s.log.Log(level, message, append(fields, more...)...)
 }
 
 // connect places the user and logs in at the store.
@@ -226,14 +230,14 @@ var (
 	errAuthzid       = fmt.Errorf("%w: authorization as another user", errPolicy)
 )
 
-// delay makes refusals come a while after the attempt began, longer with repetition. Whom no store has refused waits as
-// long as if one had.
-func (s *session) delay(ctx context.Context, began time.Time, failures int, err error) {
+// delay makes refusals come a while after the client's last word, longer with repetition. Whom no store has refused waits
+// as long as if one had.
+func (s *session) delay(ctx context.Context, heard time.Time, failures int, err error) {
 	wait := s.settings.limits.FailureDelay * time.Duration(failures)
 	if byUs(err) {
 		wait = max(wait, s.settings.router.RefusalTime(s.settings.listener.Service, s.peer))
 	}
-	timer := time.NewTimer(time.Until(began.Add(wait)))
+	timer := time.NewTimer(time.Until(heard.Add(wait)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -253,7 +257,9 @@ func (s *session) handshake() error {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	s.mute = false
-	if name, ok := s.settings.match(s.conn.TLS().ServerName); ok {
+	state := s.conn.TLS()
+	s.tls = state.Version
+	if name, ok := s.settings.match(state.ServerName); ok {
 		s.peer.SNI = name
 	}
 	return nil
