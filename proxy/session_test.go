@@ -311,3 +311,23 @@ func TestReasons(t *testing.T) {
 		}
 	}
 }
+
+// In an exchange that goes on, the delay begins with the client's last word: a faked one must not be over before a real one.
+func TestFailureDelayOfExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := func([]byte) ([]byte, error) {
+			time.Sleep(3 * time.Second)
+			return []byte("c=biws,r=x,p=y"), nil
+		}
+		a, err := begin("SCRAM-SHA-256", []byte("n,,n=nobody,r=x"), slow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := new(scramShape).fake(a); err != nil {
+			t.Fatal(err)
+		}
+		if since := time.Since(a.heard); since != 0 {
+			t.Errorf("the client was last heard %v ago, and it has just answered", since)
+		}
+	})
+}
