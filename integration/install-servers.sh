@@ -23,36 +23,48 @@ notice() {
 }
 
 stamp=$(cksum <"$0")
-if [ "$(cat "$dir/installed" 2>/dev/null)" = "$stamp" ]; then
-	exit 0
-fi
+exit_if_done() {
+	if [ "$(cat "$dir/installed" 2>/dev/null)" = "$stamp" ]; then
+		exit 0
+	fi
+}
+exit_if_done
 command -v apt-get >/dev/null || notice 'there is no apt-get here'
 if [ "$(id -u)" != 0 ]; then
 	sudo -n true 2>/dev/null || notice 'this needs root, or sudo without a password'
-	exec sudo -n JACKDAW_SERVERS="$dir" sh "$0"
+	exec sudo -n env JACKDAW_SERVERS="$dir" sh "$0"
 fi
 umask 022
 mkdir -p "$dir" || notice "$dir cannot be made"
+
+# One run at a time; what another has done meanwhile need not be done again.
+exec 9>"$dir/lock"
+flock 9
+exit_if_done
 rm -f "$dir/installed"
 
-# No package may start a service. A policy that was here before comes back afterwards, also after a run that was killed.
+# No package may start a service. A policy that was here before comes back afterwards, if need be in the next run.
 restore() {
-	rm -f "$policy"
+	if grep -qs "$mark" "$policy"; then
+		rm -f "$policy"
+	fi
 	if [ -e "$policy.before-jackdaw" ]; then
 		mv "$policy.before-jackdaw" "$policy"
 	fi
 }
-if [ -e "$policy" ] && [ ! -e "$policy.before-jackdaw" ]; then
-	mv "$policy" "$policy.before-jackdaw"
-fi
+mark="jackdaw's tests start servers themselves"
+restore
 trap restore EXIT
 trap 'exit 1' HUP INT TERM
-printf '#!/bin/sh\nexit 101\n' >"$policy"
+if [ -e "$policy" ]; then
+	mv "$policy" "$policy.before-jackdaw"
+fi
+printf '#!/bin/sh\n# %s\nexit 101\n' "$mark" >"$policy"
 chmod 755 "$policy"
 
 export DEBIAN_FRONTEND=noninteractive
 apt() {
-	# Debian's tools may ask for a network where there is none: they get one try and half a minute.
+	# Where there is no network it is soon seen.
 	apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=1 -o Acquire::http::Timeout=30 "$@"
 }
 
@@ -84,15 +96,13 @@ unpack() {
 log=$dir/install.log
 if ! { add && unpack; } >"$log" 2>&1; then
 	apt update >>"$log" 2>&1 || true
-	{ add && unpack; } >>"$log" 2>&1 || {
-		tail -n 5 "$log" >&2
-		notice "the packages could not be installed (see $log)"
-	}
+	{ add && unpack; } >>"$log" 2>&1 || notice "the packages could not be installed (see $log)"
 fi
 
 # Servers run as this user when the tests run as root; its name is the one that Cyrus's own package gives it.
 id cyrus >/dev/null 2>&1 ||
-	useradd --system --gid mail --home-dir /nonexistent --shell /usr/sbin/nologin cyrus
+	useradd --system --gid mail --home-dir /nonexistent --shell /usr/sbin/nologin cyrus ||
+	notice 'the user cyrus cannot be made'
 
 echo "$stamp" >"$dir/installed"
 echo "install-servers.sh: servers and clients are installed, Cyrus below $dir" >&2
