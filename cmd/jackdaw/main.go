@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"jackdaw/configs"
 )
 
 // Exit statuses.
@@ -46,6 +48,10 @@ func run(args []string, out, errOut io.Writer) int {
 	case err == nil:
 		return exitGood
 	case errors.Is(err, errReported):
+		return exitProblem
+	}
+	if list, ok := errors.AsType[configs.Errors](err); ok {
+		fmt.Fprintln(errOut, list) // each begins with its file and line, as editors know it
 		return exitProblem
 	}
 	fmt.Fprintf(errOut, "jackdaw: %v\n", err)
