@@ -31,7 +31,7 @@ func startJackdaw(t testing.TB, parts ...string) *jackdaw {
 	needServers(t)
 	program, err := binary()
 	if err != nil {
-		t.Skipf("jackdaw cannot be built: %v", err)
+		t.Fatalf("jackdaw cannot be built: %v", err)
 	}
 	ca, err := devca.New()
 	if err != nil {
