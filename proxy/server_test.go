@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -288,6 +289,32 @@ func TestWildcard(t *testing.T) {
 	if all := h.Addresses(); len(all) != 2 || all[0].Service != configs.IMAP {
 		t.Error("addresses:", all)
 	}
+}
+
+// exhausted is a listener in a process that has no file descriptors left, for a while.
+type exhausted struct {
+	net.Listener
+	failures int
+}
+
+func (e *exhausted) Accept() (net.Conn, error) {
+	if e.failures--; e.failures < 0 {
+		return nil, net.ErrClosed
+	}
+	return nil, syscall.EMFILE
+}
+
+func (e *exhausted) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Errors at accept pass: the server waits, longer each time up to a second, and goes on.
+func TestAcceptErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		NewServer(zap.NewNop()).accept(&socket{Listener: &exhausted{failures: 10}})
+		if took := time.Since(began); took != (5+10+20+40+80+160+320+640+1000+1000)*time.Millisecond {
+			t.Error("it paused for", took)
+		}
+	})
 }
 
 // A server that goes says so to its clients, takes no more, and lets nobody set it up again.

@@ -238,6 +238,19 @@ func TestShutdownBeforeLogin(t *testing.T) {
 	})
 }
 
+// A ManageSieve client is told to try again.
+func TestShutdownBeforeSieveLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVisit(t, func(c *configs.Config) { c.Listen.Listeners[0].Service = configs.Sieve })
+		for line := ""; !strings.HasPrefix(line, "OK"); {
+			line, _ = v.read.ReadString('\n')
+		}
+		v.stop()
+		v.hears(0, `BYE (TRYLATER) "Server is shutting down, try again"`)
+		v.isClosed(0)
+	})
+}
+
 // A bug that one session meets is in the log, and ends that session alone.
 func TestSessionCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

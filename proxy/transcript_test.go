@@ -263,8 +263,6 @@ func (p *player) act(what string) {
 		p.client, p.read = conn, bufio.NewReader(conn)
 	case "eof":
 		p.must(closeWrite(p.client))
-	case "close":
-		p.must(p.client.Close())
 	case "closed":
 		p.closed(p.read, "client")
 	case "flood": // sends n octets of one letter
