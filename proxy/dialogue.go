@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"errors"
+	"strings"
 
 	"jackdaw/backends"
 	"jackdaw/configs"
@@ -52,8 +53,7 @@ var (
 	errTooLong  = errors.New("client sent a line or a literal that is too long")
 )
 
-// maxMistakes is how many errors of syntax a client may make. A browser that was made to talk to a mail server makes them
-// at once (ALPACA); people make them one by one.
+// maxMistakes is how many errors of syntax a client may make.
 const maxMistakes = 10
 
 // talk is what dialogues have in common.
@@ -69,6 +69,13 @@ func (t *talk) mistake() error {
 		return errNonsense
 	}
 	return nil
+}
+
+// fromBrowser tells an HTTP request by what is left of its first line. No mail client sends one: somebody has made a browser
+// talk to us, and is not to see how we answer (ALPACA).
+func fromBrowser(args *wire.Args) bool {
+	rest := args.Rest()
+	return strings.HasSuffix(rest, " HTTP/1.1") || strings.HasSuffix(rest, " HTTP/1.0")
 }
 
 // canStartTLS tells whether STARTTLS makes sense.

@@ -17,7 +17,12 @@ type imapDialogue struct {
 
 func newIMAP(s *session) Dialogue { return &imapDialogue{talk: talk{session: s}} }
 
-func imapBye(r Reason) string { return "* BYE " + r.sentence() + "\r\n" }
+func imapBye(r Reason) string {
+	if r == ReasonTooLong {
+		return "* BYE [TOOBIG] " + r.sentence() + "\r\n" // RFC 7888 section 4
+	}
+	return "* BYE " + r.sentence() + "\r\n"
+}
 
 func (d *imapDialogue) Bye(r Reason) { d.conn.Send(imapBye(r)) }
 
@@ -139,6 +144,9 @@ func (d *imapDialogue) command(args *wire.Args) (*Attempt, error) {
 		return nil, d.bad("tag missing")
 	}
 	handle, ok := imapCommands[imapName(args)]
+	if !ok && fromBrowser(args) {
+		return nil, errNonsense
+	}
 	if !ok {
 		return nil, d.bad("command unknown or not possible before login")
 	}

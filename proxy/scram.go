@@ -112,12 +112,3 @@ func randomText(alphabet string, length int) string {
 	}
 	return string(text)
 }
-
-// fake goes through an exchange that must fail, for a user who is not to be found: an answer before the client's proof
-// would tell that the name does not exist (RFC 5802 section 5.1 asks servers for a simulated salt). Stores do answer so.
-func (s *scramShape) fake(a *Attempt) error {
-	if _, err := a.Ask(s.imitate(a)); err != nil {
-		return &clientError{err}
-	}
-	return nil
-}

@@ -40,6 +40,7 @@ type Server struct {
 	end      context.CancelCauseFunc
 	accepts  sync.WaitGroup
 	sessions sync.WaitGroup
+	decoys   decoys
 
 	mu      sync.Mutex
 	sockets map[configs.Address]*socket
@@ -84,19 +85,19 @@ func (s *Server) Apply(setup Setup) error {
 	next := make(map[configs.Address]*socket)
 	var opened []*socket
 	for address, e := range entrances {
-		next[address] = s.sockets[address]
-		if next[address] != nil {
-			continue
+		l, err := s.sockets[address], error(nil)
+		if l != nil {
+			err = restrict(e.any.listener) // mode or group may be new
+		} else if l, err = listen(e.any.listener); err == nil {
+			opened = append(opened, l)
 		}
-		l, err := listen(e.any.listener)
 		if err != nil {
 			for _, l := range opened {
 				l.Close()
 			}
-			return err
+			return fmt.Errorf("listening for %s: %w", e.any.listener.Service, err)
 		}
 		next[address] = l
-		opened = append(opened, l)
 	}
 	for address, e := range entrances {
 		next[address].entrance.Store(e)
@@ -128,6 +129,7 @@ func (s *Server) entrances(setup Setup) map[configs.Address]*entrance {
 			router:   setup.Router,
 			limits:   setup.Config.Limits,
 			log:      s.log,
+			decoys:   &s.decoys,
 		}
 		all[listener.Address] = &entrance{any: one, local: make(map[netip.Addr]*settings)}
 		if addr, err := netip.ParseAddrPort(listener.Address.Address); err == nil && !addr.Addr().IsUnspecified() {
@@ -190,13 +192,11 @@ func listen(config configs.Listener) (*socket, error) {
 	lc := net.ListenConfig{KeepAliveConfig: backends.KeepAlive}
 	l, err := lc.Listen(context.Background(), config.Address.Network, config.Address.Address)
 	if err != nil {
-		return nil, fmt.Errorf("listening for %s: %w", config.Service, err)
+		return nil, err
 	}
-	if config.Address.Network == "unix" {
-		if err := restrict(config); err != nil {
-			l.Close()
-			return nil, fmt.Errorf("listening for %s: %w", config.Service, err)
-		}
+	if err := restrict(config); err != nil {
+		l.Close()
+		return nil, err
 	}
 	return &socket{Listener: l}, nil
 }
@@ -218,6 +218,9 @@ func removeStale(path string) {
 
 // restrict sets who may connect to a unix socket.
 func restrict(config configs.Listener) error {
+	if config.Address.Network != "unix" {
+		return nil
+	}
 	path := config.Address.Address
 	if config.Group != "" {
 		group, err := user.LookupGroup(config.Group)

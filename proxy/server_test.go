@@ -166,6 +166,11 @@ func TestApplyUnix(t *testing.T) {
 		t.Error("mode:", info.Mode(), err)
 	}
 	wantGreeting(t, "unix", path, true)
+	listener.Mode = 0o600
+	h.listens(listener)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error("mode after a reload:", info.Mode(), err)
+	}
 	h.listens()
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the socket is still there:", err)

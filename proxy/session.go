@@ -31,7 +31,7 @@ type settings struct {
 	router   *backends.Router
 	limits   configs.Limits
 	log      *zap.Logger
-	scram    scramShape
+	decoys   *decoys
 }
 
 // session is one client connection, from accept to its log line.
@@ -130,6 +130,10 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		if err != nil {
 			return nil, err
 		}
+		// What was answered before the attempt must not wait for the store.
+		if err := s.conn.Flush(); err != nil {
+			return nil, err
+		}
 		store, err := s.connect(ctx, attempt)
 		if err == nil {
 			return store, s.accept(d, store, attempt)
@@ -187,15 +191,15 @@ func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection
 	place, err := s.place(a)
 	if err == nil {
 		s.backend = place.Service.Backend
-		observe := func(challenge []byte) { s.settings.scram.learn(a, challenge) }
+		observe := func(challenge []byte) { s.settings.decoys.learn(a, challenge) }
 		var store *backends.Connection
 		if store, err = place.Service.Login(ctx, a.client(place.Name, observe), place.Name); err == nil {
 			return store, nil
 		}
 	}
-	if a.relayed() && !a.asked && denied(err) {
-		if fake := s.settings.scram.fake(a); fake != nil {
-			return nil, fake
+	if !a.asked && denied(err) {
+		if broken := s.settings.decoys.play(a); broken != nil {
+			return nil, broken
 		}
 	}
 	return nil, err

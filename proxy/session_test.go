@@ -336,7 +336,7 @@ func TestFailureDelayOfExchange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := new(scramShape).fake(a); err != nil {
+		if err := new(decoys).play(a); err != nil {
 			t.Fatal(err)
 		}
 		if since := time.Since(a.heard); since != 0 {

@@ -110,6 +110,9 @@ func noInvitation(*wire.Args) error { return errSync }
 func (d *sieveDialogue) command(args *wire.Args) (*Attempt, error) {
 	name, _ := args.Atom()
 	handle, ok := sieveCommands[strings.ToUpper(name)]
+	if !ok && fromBrowser(args) {
+		return nil, errNonsense
+	}
 	if !ok {
 		return nil, d.no("command unknown or not possible before login")
 	}
