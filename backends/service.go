@@ -73,7 +73,7 @@ var (
 	errSlow   = errors.New("store is too slow")
 )
 
-// newService prepares the way and starts to look at the store. Errors are of the configuration: an unusable tls_ca.
+// newService prepares the way. Errors are of the configuration: an unusable tls_ca.
 func newService(backend string, protocol configs.Service, access configs.Access, log *zap.Logger) (*Service, error) {
 	s := &Service{
 		Backend: backend, Protocol: protocol, Access: access,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +35,7 @@ func run(args []string, out, errOut io.Writer) int {
 	root := &cobra.Command{
 		Use:           "jackdaw",
 		Short:         "An SNI-terminating mail proxy",
+		Version:       version(),
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
@@ -60,6 +62,14 @@ func run(args []string, out, errOut io.Writer) int {
 	}
 	fmt.Fprintf(errOut, "see %s --help\n", cmd.CommandPath())
 	return exitUsage
+}
+
+// version is what the Go toolchain has recorded of this build.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version + " " + info.GoVersion
+	}
+	return "unknown"
 }
 
 // command makes a subcommand without arguments. Its errors are problems.

@@ -71,6 +71,7 @@ func TestExitStatuses(t *testing.T) {
 	}{
 		{"", exitGood},
 		{"--help", exitGood},
+		{"--version", exitGood},
 		{"check --help", exitGood},
 		{"check", exitUsage},
 		{"check -c", exitUsage},
