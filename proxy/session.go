@@ -125,7 +125,7 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 	if err := d.Greet(); err != nil {
 		return nil, err
 	}
-	for failures := 0; ; {
+	for failures := 1; failures <= s.settings.limits.Attempts; failures++ {
 		attempt, err := d.Next()
 		if err != nil {
 			return nil, err
@@ -138,23 +138,25 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		if err == nil {
 			return store, s.accept(d, store, attempt)
 		}
-		if broken, ok := errors.AsType[*clientError](err); ok && !isSyntax(err) {
-			return nil, broken // the client went away in the middle of an exchange
-		}
-		// An exchange that the client breaks off counts, too: it may have seen already that the store refuses its token.
-		s.logFailure(attempt, err)
-		failures++
-		s.delay(ctx, attempt.heard, failures, err)
-		if err := d.Refuse(err); err != nil {
+		if err := s.refuse(ctx, d, attempt, failures, err); err != nil {
 			return nil, err
 		}
-		switch {
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx) // before a read or write meets the deadline: the answer can be sent yet
-		case failures >= s.settings.limits.Attempts:
-			return nil, errTooMany
-		}
 	}
+	return nil, errTooMany
+}
+
+// refuse answers an attempt that has failed. An exchange that the client breaks off is one, too: it may have seen already
+// that the store refuses its token.
+func (s *session) refuse(ctx context.Context, d Dialogue, a *Attempt, failures int, err error) error {
+	if broken, ok := errors.AsType[*clientError](err); ok && !isSyntax(err) {
+		return broken // the client went away in the middle of an exchange
+	}
+	s.logFailure(a, err)
+	s.delay(ctx, a.heard, failures, err)
+	if err := d.Refuse(err); err != nil {
+		return err
+	}
+	return context.Cause(ctx) // before a read or write meets the deadline: the answer can be sent yet
 }
 
 // accept tells the client, and the log, that it is in.
