@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"jackdaw/internal/devca"
 )
 
 // startCyrus runs a Cyrus with IMAP and ManageSieve in the clear, until the test ends. A user whose name has a domain makes
@@ -31,6 +33,16 @@ func startCyrus(t testing.TB, name string, users ...string) *store {
 		"dir": c.dir, "bin": c.bin(""), "host": c.host, "imap": portIMAP, "sieve": portSieve,
 		"name": cyrusDomain, "domains": domains,
 	}
+	ca, err := devca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Issue(devca.Options{Names: []string{cyrusDomain}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, c.file("cert.pem"), string(leaf.ChainPEM))
+	write(t, c.file("key.pem"), string(leaf.KeyPEM))
 	write(t, c.file("imapd.conf"), expand(imapdConfig, values))
 	write(t, c.file("cyrus.conf"), expand(cyrusConfig, values))
 	for _, user := range append(users, "cyrus") {
@@ -59,6 +71,8 @@ unixhierarchysep: yes
 admins: cyrus
 allowplaintext: yes
 failedloginpause: 0
+tls_server_cert: $dir/cert.pem
+tls_server_key: $dir/key.pem
 sasl_pwcheck_method: auxprop
 sasl_auxprop_plugin: sasldb
 sasl_sasldb_path: $dir/sasldb2

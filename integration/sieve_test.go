@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"crypto/tls"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,5 +87,21 @@ func TestSieveUnauthenticate(t *testing.T) {
 		if got := d.ended(); strings.Contains("\r\n"+got, "\r\nOK\r\n") {
 			t.Errorf("%q got through, the answer is %q", attack, got)
 		}
+	}
+}
+
+// TestSieveTLSInside: Cyrus takes STARTTLS also from a user who is logged in. Within TLS that ends at the store, nobody could
+// see an UNAUTHENTICATE; the session ends before it begins.
+func TestSieveTLSInside(t *testing.T) {
+	t.Parallel()
+	cyrus := startCyrus(t, "store1", "bob@b.example")
+	jd := startJackdaw(t, cyrus.backend())
+	d := jd.sieve("mail.b.example")
+	d.send(`AUTHENTICATE "PLAIN" "` + plain("bob", password) + `"`)
+	d.expect("OK")
+	d.send("STARTTLS")
+	d.expect("OK")
+	if err := tls.Client(d.conn, &tls.Config{InsecureSkipVerify: true}).Handshake(); err == nil {
+		t.Error("a logged-in client speaks TLS with the store")
 	}
 }
