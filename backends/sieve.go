@@ -46,7 +46,7 @@ func (sieveStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome
 	}
 	c.Send(`AUTHENTICATE "`, mechanism, `"`)
 	if initial != nil {
-		c.Send(" ", sieveString(initial))
+		c.Send(" ", wire.ClientString(initial))
 	}
 	c.Send("\r\n")
 	final, err := sieveRead(c, func(challenge string) error {
@@ -54,25 +54,13 @@ func (sieveStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome
 		if err != nil {
 			return err
 		}
-		c.Send(sieveString(response), "\r\n")
+		c.Send(wire.ClientString(response), "\r\n")
 		return nil
 	})
 	return Welcome{Final: final}, err
 }
 
 func (sieveStore) Leave(c *wire.Conn) { leave(c, "LOGOUT\r\n") }
-
-// maxQuoted is the length that a quoted string may have (RFC 5804 section 4).
-const maxQuoted = 1024
-
-// sieveString writes a SASL message: base64 inside of a string, a non-synchronising literal if it is long.
-func sieveString(message []byte) string {
-	s := wire.EncodeBase64(message)
-	if len(s) <= maxQuoted {
-		return `"` + s + `"`
-	}
-	return fmt.Sprintf("{%d+}\r\n%s", len(s), s)
-}
 
 // sieveCapabilities reads capability lines up to their OK (RFC 5804 section 1.7).
 func sieveCapabilities(c *wire.Conn) (Capabilities, error) {

@@ -174,29 +174,6 @@ func TestSieveLogin(t *testing.T) {
 	playDialogues(t, sieveStore{}, tests)
 }
 
-func TestSieveString(t *testing.T) {
-	for _, test := range []struct {
-		octets int
-		want   string // how it begins
-	}{
-		{0, `""`}, {1, `"`}, {maxQuoted / 4 * 3, `"`}, {maxQuoted/4*3 + 1, "{1028+}\r\n"}, {9000, "{12000+}\r\n"},
-	} {
-		message := strings.Repeat("x", test.octets)
-		got := sieveString([]byte(message))
-		if !strings.HasPrefix(got, test.want) {
-			t.Errorf("%d octets are written as %.20q", test.octets, got)
-		}
-		args, err := wire.New(&deaf{says: got + "\r\n"}).ReadCommand(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, ok := args.String()
-		if back, err := wire.DecodeBase64(s); !ok || err != nil || string(back) != message || !args.End() {
-			t.Errorf("%d octets come back as %d, %v, %v", test.octets, len(back), ok, err)
-		}
-	}
-}
-
 func FuzzSieveStore(f *testing.F) {
 	for _, says := range []string{
 		"\"SASL\" \"PLAIN SCRAM-SHA-256\"\r\n\"SIEVE\" \"x\"\r\nOK\r\nOK (SASL \"dj14\") \"x\"\r\n",

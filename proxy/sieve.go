@@ -200,21 +200,9 @@ func (d *sieveDialogue) authenticate(args *wire.Args) (*Attempt, error) {
 	return begin(name, initial, d.ask)
 }
 
-// maxQuoted is the length that a quoted string may have (RFC 5804 section 4).
-const maxQuoted = 1024
-
-// sieveString writes a SASL message: base64 inside of a string, a literal if it is long.
-func sieveString(message []byte) string {
-	encoded := wire.EncodeBase64(message)
-	if len(encoded) <= maxQuoted {
-		return `"` + encoded + `"`
-	}
-	return fmt.Sprintf("{%d}\r\n%s", len(encoded), encoded)
-}
-
 // ask sends a challenge; challenge and response are strings (RFC 5804 section 2.1).
 func (d *sieveDialogue) ask(challenge []byte) ([]byte, error) {
-	d.conn.Send(sieveString(challenge), "\r\n")
+	d.conn.Send(wire.ServerString(challenge), "\r\n")
 	args, err := d.conn.ReadCommand(noInvitation)
 	switch {
 	case errors.Is(err, wire.ErrBadLine):
@@ -238,7 +226,7 @@ func (d *sieveDialogue) ask(challenge []byte) ([]byte, error) {
 
 func (d *sieveDialogue) Accept(w backends.Welcome) error {
 	if w.Final != nil {
-		d.conn.Send("OK (SASL ", sieveString(w.Final), ")\r\n") // RFC 5804 section 2.1
+		d.conn.Send("OK (SASL ", wire.ServerString(w.Final), ")\r\n") // RFC 5804 section 2.1
 	} else {
 		d.ok("Logged in")
 	}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 )
 
@@ -48,5 +49,34 @@ func TestBase64(t *testing.T) {
 	}
 	if back, err := DecodeBase64(EncodeBase64(all)); err != nil || !bytes.Equal(back, all) {
 		t.Errorf("octets come back as %q, %v", back, err)
+	}
+}
+
+// A string that carries base64 is quoted as long as it may be, and then a literal of the kind that the side has.
+func TestSASLString(t *testing.T) {
+	for _, test := range []struct {
+		octets         int
+		client, server string // how they begin
+	}{
+		{0, `""`, `""`},
+		{1, `"`, `"`},
+		{MaxQuoted / 4 * 3, `"`, `"`},
+		{MaxQuoted/4*3 + 1, "{1028+}\r\n", "{1028}\r\n"},
+		{9000, "{12000+}\r\n", "{12000}\r\n"},
+	} {
+		message := strings.Repeat("x", test.octets)
+		for got, want := range map[string]string{ClientString([]byte(message)): test.client, ServerString([]byte(message)): test.server} {
+			if !strings.HasPrefix(got, want) {
+				t.Errorf("%d octets are written as %.20q, want %q", test.octets, got, want)
+			}
+			args, err := chunked(got+"\r\n", 1000).ReadCommand(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, ok := args.String()
+			if back, err := DecodeBase64(s); !ok || err != nil || string(back) != message || !args.End() {
+				t.Errorf("%d octets come back as %d, %v, %v", test.octets, len(back), ok, err)
+			}
+		}
 	}
 }
