@@ -9,7 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
 
 	"jackdaw/configs"
@@ -133,9 +132,9 @@ func (n *Names) Canonical(name, realm string) (User, error) {
 		return User{}, fmt.Errorf("%w: local part %q", ErrName, user.Local)
 	}
 	if user.Domain != "" {
-		domain, err := domainName(user.Domain)
+		domain, err := configs.DNSName(user.Domain)
 		if err != nil {
-			return User{}, err
+			return User{}, fmt.Errorf("%w: domain: %w", ErrName, err)
 		}
 		user.Domain = domain
 	}
@@ -145,17 +144,6 @@ func (n *Names) Canonical(name, realm string) (User, error) {
 	}
 	return user, nil
 }
-
-// domainName returns a domain as A-labels in lower case.
-func domainName(name string) (string, error) {
-	ascii, err := idna.Lookup.ToASCII(name)
-	if err == nil && len(ascii) <= 253 && !slices.ContainsFunc(strings.Split(ascii, "."), badLabel) {
-		return ascii, nil
-	}
-	return "", fmt.Errorf("%w: domain %q", ErrName, name)
-}
-
-func badLabel(label string) bool { return label == "" || len(label) > 63 }
 
 // checkName refuses what must not travel. RFC 4616 section 2 wants UTF-8.
 func checkName(name string) error {

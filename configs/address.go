@@ -58,7 +58,7 @@ func parseHost(host string) (string, error) {
 	case host == "*":
 		return "", errors.New("for all addresses of this machine leave out the host")
 	case strings.Contains(host, "{name}"):
-		if _, err := dnsName(strings.ReplaceAll(host, "{name}", "name")); err != nil {
+		if _, err := DNSName(strings.ReplaceAll(host, "{name}", "name")); err != nil {
 			return "", fmt.Errorf("%q is no DNS name", host)
 		}
 		return host, nil
@@ -71,7 +71,7 @@ func hostName(host string) (string, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Unmap().String(), nil
 	}
-	return dnsName(host)
+	return DNSName(host)
 }
 
 // host is the host of a TCP address; "" for all addresses and for unix sockets.

@@ -26,8 +26,9 @@ func Match(pattern, s string) bool {
 	return false
 }
 
-// dnsName returns a DNS name as A-labels in lower case.
-func dnsName(name string) (string, error) {
+// DNSName returns a DNS name as A-labels in lower case (RFC 5890), as names are compared everywhere here. It refuses empty
+// labels, so also a dot at the end, and what is longer than DNS allows (RFC 1035 section 2.3.4).
+func DNSName(name string) (string, error) {
 	ascii, err := idna.Lookup.ToASCII(name)
 	if err != nil || len(ascii) > 253 {
 		return "", fmt.Errorf("%q is no DNS name", name)
@@ -45,7 +46,7 @@ func dnsPattern(pattern string) (string, error) {
 	labels := strings.Split(pattern, ".")
 	for i, label := range labels {
 		plain := strings.ToLower(strings.ReplaceAll(label, "*", "x"))
-		ascii, err := dnsName(plain)
+		ascii, err := DNSName(plain)
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("%q is no DNS name, even with * in it", pattern)

@@ -41,7 +41,7 @@ func TestMatchIsLinear(t *testing.T) {
 }
 
 func TestForms(t *testing.T) {
-	forms := map[string]func(string) (string, error){"name": dnsName, "pattern": dnsPattern, "realm": realmPattern}
+	forms := map[string]func(string) (string, error){"name": DNSName, "pattern": dnsPattern, "realm": realmPattern}
 	for _, test := range []struct{ form, in, want string }{
 		{"name", "Bücher.Example", "xn--bcher-kva.example"},
 		{"name", "a..example", ""},

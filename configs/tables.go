@@ -75,9 +75,9 @@ func (l *Listener) check(d *decoder, n *node) {
 	case l.Service.ImplicitTLS() && l.TLS == TLSStartTLS:
 		d.errorf(n.at("tls"), "%s begins with TLS; for STARTTLS listen for %s", l.Service, l.Service.Protocol())
 	}
-	d.canonical(n.at("realm"), &l.Realm, dnsName)
+	d.canonical(n.at("realm"), &l.Realm, DNSName)
 	if l.Default != nil {
-		d.canonical(n.at("default"), l.Default, dnsName)
+		d.canonical(n.at("default"), l.Default, DNSName)
 	}
 	l.checkSocket(d, n)
 }
@@ -104,7 +104,7 @@ func (l *Listener) checkSocket(d *decoder, n *node) {
 func (t *TLS) check(d *decoder, n *node) {
 	d.canonicalList(n.get("certificates"), t.Certificates, d.relative)
 	if t.Default != nil {
-		d.canonical(n.at("default"), t.Default, dnsName)
+		d.canonical(n.at("default"), t.Default, DNSName)
 	}
 }
 
@@ -113,7 +113,7 @@ func (u *Users) check(d *decoder, n *node) {
 		d.errorf(n.at("separators"), "separators must be ASCII characters that are no letters, digits or blanks, not %q",
 			u.Separators)
 	}
-	d.canonical(n.at("default_realm"), &u.DefaultRealm, dnsName)
+	d.canonical(n.at("default_realm"), &u.DefaultRealm, DNSName)
 	d.canonicalList(n.get("unqualified"), u.Unqualified, u.pattern)
 	u.checkRealms(d, n.get("realms"))
 }
@@ -208,7 +208,7 @@ func (b *Backend) checkName(d *decoder, n *node) {
 	case n.get("name") == nil:
 		d.errorf(n, "a backend needs a name")
 	case wildcard:
-		ascii, err := dnsName(parent)
+		ascii, err := DNSName(parent)
 		if err != nil {
 			d.errorf(n.at("name"), "%s: %s", n.at("name").path, err)
 		}
@@ -248,7 +248,7 @@ func (b *Backend) checkAddresses(d *decoder, n *node, wildcard bool) {
 }
 
 func (b *Backend) checkExamples(d *decoder, n *node, wildcard bool) {
-	d.canonicalList(n, b.Examples, dnsName)
+	d.canonicalList(n, b.Examples, DNSName)
 	switch {
 	case n == nil:
 	case !wildcard:

@@ -30,14 +30,14 @@ func (c *Config) check(d *decoder, n *node) {
 }
 
 func (c *Config) checkHostname(d *decoder, n *node) {
-	d.canonical(n.at("hostname"), &c.Hostname, dnsName)
+	d.canonical(n.at("hostname"), &c.Hostname, DNSName)
 	if c.Hostname != "" {
 		return
 	}
 	// A system may be called anything; that is not the file's mistake.
 	name, err := os.Hostname()
 	if err == nil {
-		c.Hostname, err = dnsName(name)
+		c.Hostname, err = DNSName(name)
 	}
 	if err != nil {
 		c.Hostname = "localhost"
@@ -160,7 +160,7 @@ func (c *Config) checkTo(d *decoder, n *node, to string) {
 	case strings.HasPrefix(to, "*"):
 		d.errorf(n, "%q stands for many stores; name one of them", to)
 	case backend.Name != to:
-		if name, err := dnsName(to); name != to || err != nil {
+		if name, err := DNSName(to); name != to || err != nil {
 			d.errorf(n, "%q cannot stand for {name}: it is no DNS name in lower case", to)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/net/idna"
+	"jackdaw/configs"
 )
 
 // dnsName returns name in lower case, as names are compared (RFC 6066 section 3), and whether it is a DNS name at all.
@@ -54,7 +54,7 @@ func certificateNames(cert *x509.Certificate) []string {
 
 // indexed returns a name that an operator wrote as the index has it: in lower case, with A-labels (RFC 5890).
 func indexed(name string) string {
-	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+	if ascii, err := configs.DNSName(name); err == nil {
 		return ascii
 	}
 	return strings.ToLower(name)
