@@ -167,7 +167,7 @@ type PerService[T any] map[Service]T
 type Log struct {
 	// Level is debug, info, warn or error; default info.
 	Level string `toml:"level"`
-	// Format is console or json; default: console on a terminal, json elsewhere ("" here).
+	// Format is console or json; default: console on a terminal, json elsewhere ("" here). A reload does not change it.
 	Format string `toml:"format"`
 }
 

@@ -32,6 +32,7 @@ type daemon struct {
 
 func newDaemon(config *configs.Config) *daemon {
 	level := zap.NewAtomicLevel()
+	setLevel(level, config.Log.Level)
 	log := newLogger(config.Log.Format, level)
 	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), server: proxy.NewServer(log)}
 }

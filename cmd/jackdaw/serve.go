@@ -42,18 +42,25 @@ func serve(file string) error {
 	for _, address := range d.server.Addresses() {
 		d.log.Info("listening", zap.String("service", string(address.Service)), zap.Stringer("address", address.Address))
 	}
-	for s := range signals {
-		if s != syscall.SIGHUP {
-			d.log.Info("stopping", zap.Stringer("signal", s))
-			break
-		}
-		d.reload(file)
-	}
+	why := untilStop(signals, func() { d.reload(file) })
+	d.log.Info("stopping", zap.Stringer("signal", why))
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
 	go func() {
-		<-signals
+		untilStop(signals, func() { d.log.Warn("not reloaded: stopping") })
 		cancel()
 	}()
 	return d.close(ctx)
+}
+
+// untilStop returns the first signal that asks for the end. SIGHUP does not: whatever sends it after a renewal knows nothing
+// of what we are about.
+func untilStop(signals <-chan os.Signal, hangup func()) os.Signal {
+	for s := range signals {
+		if s != syscall.SIGHUP {
+			return s
+		}
+		hangup()
+	}
+	return nil
 }
