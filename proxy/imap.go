@@ -33,7 +33,7 @@ func (d *imapDialogue) Greet() error {
 
 // capabilities lists what a client can do now: what the stores have in common, and what the proxy does itself.
 func (d *imapDialogue) capabilities() string {
-	caps, _ := d.announced()
+	caps := d.announced()
 	var names []string
 	for _, c := range imapPromise(caps) {
 		names = append(names, c.Name)
@@ -144,13 +144,13 @@ func (d *imapDialogue) command(args *wire.Args) (*Attempt, error) {
 		return nil, d.bad("tag missing")
 	}
 	handle, ok := imapCommands[imapName(args)]
-	if !ok && fromBrowser(args) {
+	switch {
+	case ok:
+		return handle(d, args)
+	case fromBrowser(args):
 		return nil, errNonsense
 	}
-	if !ok {
-		return nil, d.bad("command unknown or not possible before login")
-	}
-	return handle(d, args)
+	return nil, d.bad("command unknown or not possible before login")
 }
 
 // ok, no and bad answer the command at hand. text begins with a response code where there is one.
@@ -271,7 +271,7 @@ func (d *imapDialogue) authenticate(args *wire.Args) (*Attempt, error) {
 	if !ok || !args.End() {
 		return nil, d.bad("malformed AUTHENTICATE")
 	}
-	if caps, _ := d.announced(); !slices.Contains(d.mechanisms(caps), name) {
+	if !slices.Contains(d.mechanisms(d.announced()), name) {
 		d.no("mechanism not supported")
 		return nil, d.mistake()
 	}

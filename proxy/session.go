@@ -279,9 +279,10 @@ func (s *session) hostname() string {
 	return s.settings.hostname
 }
 
-// announced is what can be promised to the client before it has logged in.
-func (s *session) announced() (backends.Capabilities, bool) {
-	return s.settings.router.Announced(s.settings.listener.Service, s.peer)
+// announced is what can be promised to the client before it has logged in: nothing, if no store was reached.
+func (s *session) announced() backends.Capabilities {
+	caps, _ := s.settings.router.Announced(s.settings.listener.Service, s.peer)
+	return caps
 }
 
 // part says goodbye to a client that did not log in.

@@ -55,7 +55,7 @@ func sievePromise(caps backends.Capabilities) []backends.Capability {
 }
 
 func (d *sieveDialogue) capabilities() {
-	caps, _ := d.announced()
+	caps := d.announced()
 	for _, c := range sievePromise(caps) {
 		d.line(c.Name, c.Value)
 	}
@@ -110,13 +110,13 @@ func noInvitation(*wire.Args) error { return errSync }
 func (d *sieveDialogue) command(args *wire.Args) (*Attempt, error) {
 	name, _ := args.Atom()
 	handle, ok := sieveCommands[strings.ToUpper(name)]
-	if !ok && fromBrowser(args) {
+	switch {
+	case ok:
+		return handle(d, args)
+	case fromBrowser(args):
 		return nil, errNonsense
 	}
-	if !ok {
-		return nil, d.no("command unknown or not possible before login")
-	}
-	return handle(d, args)
+	return nil, d.no("command unknown or not possible before login")
 }
 
 func (d *sieveDialogue) ok(text string) { d.conn.Send(`OK "`, text, "\"\r\n") }
@@ -194,7 +194,7 @@ func (d *sieveDialogue) authenticate(args *wire.Args) (*Attempt, error) {
 		return nil, d.no("malformed AUTHENTICATE")
 	}
 	name = strings.ToUpper(name)
-	if caps, _ := d.announced(); !slices.Contains(d.mechanisms(caps), name) {
+	if !slices.Contains(d.mechanisms(d.announced()), name) {
 		return nil, d.no("mechanism not supported")
 	}
 	return begin(name, initial, d.ask)
