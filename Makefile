@@ -1,6 +1,6 @@
 # Everything that a person or CI does with this repository.
 GO ?= go
-FUZZTIME ?= 10s
+FUZZTIME ?= 20000x
 
 .PHONY: all demo test unit lint fuzz servers clean
 
@@ -31,7 +31,7 @@ lint:
 	$(GO) tool staticcheck ./...
 	.ci/govulncheck
 
-# Each fuzz test for a short while, beyond its seeds.
+# Each fuzz test for a number of runs, beyond its seeds; a time, such as FUZZTIME=10s, is taken, too.
 fuzz:
 	.ci/fuzz $(FUZZTIME)
 
