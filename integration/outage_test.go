@@ -43,7 +43,7 @@ func TestStoreDown(t *testing.T) {
 	jd := startJackdaw(t, twoStores(store1, store2))
 	jd.login("mail.a.example", "alice").ask("LOGOUT")
 
-	store1.kill()
+	store1.fail(t)
 	d := jd.imap("mail.a.example")
 	if _, status := d.command("LOGIN alice " + password); !strings.HasPrefix(status, unavailable) {
 		t.Errorf("alice is told %q", status)

@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
+	"testing"
 )
 
 // store is a mail store: a real server behind jackdaw.
@@ -25,6 +28,21 @@ func (s *store) backend() string {
 
 // restart brings a store back that was stopped.
 func (s *store) restart() { s.process = s.launch() }
+
+// fail ends a store as a crash does. Its sockets close only when the last of its processes is gone, which is after the first.
+func (s *store) fail(t testing.TB) {
+	t.Helper()
+	s.kill()
+	for _, address := range []string{s.imap(), s.sieve()} {
+		eventually(t, address+" refuses connections", func() bool {
+			conn, err := net.Dial("tcp", address)
+			if err == nil {
+				conn.Close()
+			}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
+	}
+}
 
 // password is that of every user.
 const password = "secret"
