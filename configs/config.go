@@ -39,6 +39,9 @@ type Peers struct {
 	From Networks `toml:"from"`
 	// PlaintextFrom holds the networks that may log in without TLS.
 	PlaintextFrom Networks `toml:"plaintext_from"`
+	// ProxyFrom holds the networks of peers that must begin with a PROXY header, and of nobody else is one taken. What the
+	// header says of the client replaces the peer everywhere but in From.
+	ProxyFrom Networks `toml:"proxy_from"`
 }
 
 // Listener is one address on which one service is offered.
@@ -79,9 +82,23 @@ type TLS struct {
 	// Default names the certificate for clients without SNI or with an unknown name. nil: Hostname's certificate, if
 	// there is one. "": such a client gets the alert unrecognized_name.
 	Default *string `toml:"default"`
+	// ClientCA is a PEM file with the authorities of client certificates; "": no client is asked for one. Who shows one may
+	// log in by SASL EXTERNAL.
+	ClientCA string `toml:"client_ca"`
+	// ClientUser tells where in a client's certificate its user's name stands; default ClientUserEmail.
+	ClientUser ClientUser `toml:"client_user"`
 	// MinVersion is a version of package crypto/tls; in the file "1.2" (the default) or "1.3".
 	MinVersion TLSVersion `toml:"min_version"`
 }
+
+// ClientUser is a place in a client's certificate.
+type ClientUser string
+
+// The places that a user's name can stand in.
+const (
+	ClientUserEmail ClientUser = "email" // the one rfc822Name among the subject's alternative names
+	ClientUserCN    ClientUser = "cn"    // the one common name of the subject
+)
 
 // TLSVersion is a version as package crypto/tls numbers it; in the file "1.2" or "1.3".
 type TLSVersion uint16
@@ -99,6 +116,9 @@ type Users struct {
 	Separators string `toml:"separators"`
 	// Lowercase folds names to lower case; default true.
 	Lowercase bool `toml:"lowercase"`
+	// ImpersonateFrom holds the networks of clients that may act as another user where the store lets them: SASL with an
+	// authorization identity, and names of the form user*master.
+	ImpersonateFrom Networks `toml:"impersonate_from"`
 }
 
 // Route is a [[route]]: the first whose conditions all hold decides. A condition that is not given always holds; "*"
@@ -143,9 +163,46 @@ type Access struct {
 	TLSCA string `toml:"tls_ca"`
 	// User is the form of the user's name at this store: {user}, {local}, {domain} and other text; default "{user}".
 	User string `toml:"user"`
+	// ClientInfo tells how the client's address travels to the store; default ClientInfoAuto.
+	ClientInfo ClientInfo `toml:"client_info"`
+	// Login is how a user enters the store whose password was given; default LoginSame. Any other form is for attempts that
+	// the proxy itself has verified, and for no others.
+	Login LoginForm `toml:"login"`
+	// ExternalLogin is how a user enters who has shown a client certificate; default: Login. LoginSame keeps them out.
+	ExternalLogin LoginForm `toml:"external_login"`
+	// LoginUser and LoginPassword are the proxy's own at this store: for LoginAuthzid and LoginMaster, and for LMTP, where
+	// they are shown to any store that has AUTH. LoginPasswordFile holds the password, without the line end; Load has read it.
+	LoginUser         string `toml:"login_user"`
+	LoginPassword     string `toml:"login_password"`
+	LoginPasswordFile string `toml:"login_password_file"`
+	// Source holds local addresses to connect from, taken in turn.
+	Source []netip.Addr `toml:"source"`
 	// AcceptsAnyPassword says that the operator knows that this store lets anybody in, and wants no self-test.
 	AcceptsAnyPassword bool `toml:"accepts_any_password"`
 }
+
+// ClientInfo is a way for the client's address to travel to the store.
+type ClientInfo string
+
+// The ways.
+const (
+	ClientInfoAuto    ClientInfo = "auto"    // what the store announces, of ID and XCLIENT
+	ClientInfoNone    ClientInfo = "none"    // not at all
+	ClientInfoID      ClientInfo = "id"      // IMAP: ID, as Dovecot takes it
+	ClientInfoXCLIENT ClientInfo = "xclient" // POP3, SMTP, LMTP and ManageSieve: XCLIENT
+	ClientInfoProxy   ClientInfo = "proxy"   // a PROXY header, version 2
+)
+
+// LoginForm is a way for a user to enter a store.
+type LoginForm string
+
+// The forms.
+const (
+	LoginSame    LoginForm = "same"    // as the client said it
+	LoginAuthzid LoginForm = "authzid" // SASL PLAIN by the proxy's own name, with the user to act for
+	LoginMaster  LoginForm = "master"  // the proxy's own password, for user*login_user
+	LoginXCLIENT LoginForm = "xclient" // submission: XCLIENT LOGIN=user, and no AUTH
+)
 
 // Limits is the [limits] table. Durations are positive.
 type Limits struct {

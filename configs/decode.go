@@ -184,7 +184,7 @@ func (d *decoder) services(n *node, v reflect.Value) {
 				continue
 			}
 			value.up = n
-			a := Access{User: "{user}"}
+			a := Access{User: "{user}", ClientInfo: ClientInfoAuto, Login: LoginSame}
 			d.decode(value, reflect.ValueOf(&a).Elem())
 			if *v == nil {
 				*v = make(map[Service]Access)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -88,15 +89,17 @@ func TestDefaults(t *testing.T) {
 			{Service: IMAPS, Address: Address{"tcp", "127.0.0.1:0"}, Name: "imaps", TLS: TLSImplicit, Line: 3},
 			{Service: Sieve, Address: Address{"unix", "/run/sieve"}, Name: "sieve", TLS: TLSStartTLS, Mode: 0o660, Line: 4},
 		}},
-		TLS:   TLS{Certificates: []string{"/etc/jackdaw/certs"}, MinVersion: tls.VersionTLS12},
+		TLS:   TLS{Certificates: []string{"/etc/jackdaw/certs"}, ClientUser: ClientUserEmail, MinVersion: tls.VersionTLS12},
 		Users: Users{Separators: "@%", Lowercase: true},
 		Backends: []Backend{{Name: "cyrus", Line: 7, Access: map[Service]Access{
-			IMAP:  {Addresses: []Address{{"tcp", "localhost:143"}}, TLS: TLSNone, User: "{user}"},
-			Sieve: {Addresses: []Address{{"unix", "/run/cyrus/sieve"}}, TLS: TLSNone, User: "{user}"},
+			IMAP: {Addresses: []Address{{"tcp", "localhost:143"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoAuto,
+				Login: LoginSame},
+			Sieve: {Addresses: []Address{{"unix", "/run/cyrus/sieve"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoAuto,
+				Login: LoginSame},
 		}}},
 		Limits: Limits{
 			LoginTimeout: time.Minute,
-			IdleTimeout:  PerService[time.Duration]{IMAP: 35 * time.Minute, IMAPS: 35 * time.Minute, Sieve: 35 * time.Minute},
+			IdleTimeout:  idleTimeout(35*time.Minute, nil),
 			Attempts:     3,
 			FailureDelay: 2 * time.Second,
 		},
@@ -176,7 +179,8 @@ format = "json"
 			},
 			Peers: Peers{From: from},
 		},
-		TLS: TLS{Certificates: []string{"/etc/certs", "/etc/jackdaw/more/certs"}, Default: new(""), MinVersion: tls.VersionTLS13},
+		TLS: TLS{Certificates: []string{"/etc/certs", "/etc/jackdaw/more/certs"}, Default: new(""), ClientUser: ClientUserEmail,
+			MinVersion: tls.VersionTLS13},
 		Users: Users{
 			Realms:       map[string]string{"*.a.example": "a.example", "mail.{domain}": "{domain}"},
 			DefaultRealm: "example.net",
@@ -195,16 +199,16 @@ format = "json"
 			Examples: []string{"s1.stores.example.net"},
 			Access: map[Service]Access{
 				IMAP: {Addresses: []Address{{"tcp", "{name}:143"}}, TLS: TLSStartTLS, TLSCA: "/etc/jackdaw/ca.pem",
-					User: "{local}%{domain}"},
+					User: "{local}%{domain}", ClientInfo: ClientInfoAuto, Login: LoginSame},
 				// The authorities that the others need are none of its business.
 				Sieve: {Addresses: []Address{{"tcp", "10.0.0.1:4190"}, {"unix", "/run/sieve"}}, TLS: TLSNone, User: "{user}",
-					AcceptsAnyPassword: true},
+					ClientInfo: ClientInfoAuto, Login: LoginSame, AcceptsAnyPassword: true},
 			},
 			Line: 31,
 		}},
 		Limits: Limits{
 			LoginTimeout: 10 * time.Second,
-			IdleTimeout:  PerService[time.Duration]{IMAP: time.Hour, IMAPS: 35 * time.Minute, Sieve: 35 * time.Minute},
+			IdleTimeout:  idleTimeout(35*time.Minute, PerService[time.Duration]{IMAP: time.Hour}),
 			Attempts:     5,
 			FailureDelay: time.Second,
 		},
@@ -213,6 +217,16 @@ format = "json"
 	if diff := cmp.Diff(want, got, comparePrefix); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+}
+
+// idleTimeout is one value for all services but some.
+func idleTimeout(all time.Duration, but PerService[time.Duration]) PerService[time.Duration] {
+	timeout := make(PerService[time.Duration])
+	for _, s := range Services() {
+		timeout[s] = all
+	}
+	maps.Copy(timeout, but)
+	return timeout
 }
 
 var comparePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })

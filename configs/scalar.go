@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
@@ -31,6 +32,10 @@ var scalars = map[reflect.Type]scalar{
 	reflect.TypeFor[TLSMode]():       {unstable.String, `"none", "starttls" or "implicit"`, parseTLSMode},
 	reflect.TypeFor[TLSVersion]():    {unstable.String, `"1.2" or "1.3"`, parseTLSVersion},
 	reflect.TypeFor[Address]():       {unstable.String, `an address such as "127.0.0.1:143"`, parseAddress},
+	reflect.TypeFor[ClientUser]():    {unstable.String, `"email" or "cn"`, parseClientUser},
+	reflect.TypeFor[ClientInfo]():    {unstable.String, `"auto", "none", "id", "xclient" or "proxy"`, parseClientInfo},
+	reflect.TypeFor[LoginForm]():     {unstable.String, `"same", "authzid", "master" or "xclient"`, parseLoginForm},
+	reflect.TypeFor[netip.Addr]():    {unstable.String, `an IP address such as "192.0.2.1"`, parseIP},
 	reflect.TypeFor[Networks]():      {unstable.String, `a network such as "192.0.2.0/24", or "local"`, parseNetwork},
 }
 
@@ -69,6 +74,27 @@ func parseTLSMode(s string) (any, error) {
 func parseTLSVersion(s string) (any, error) {
 	versions := map[string]TLSVersion{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 	return versions[s], oneOf("version", s, []string{"1.2", "1.3"})
+}
+
+func parseClientUser(s string) (any, error) {
+	return ClientUser(s), oneOf("place of a name", s, []string{string(ClientUserEmail), string(ClientUserCN)})
+}
+
+func parseClientInfo(s string) (any, error) {
+	return ClientInfo(s), oneOf("way", s, []string{string(ClientInfoAuto), string(ClientInfoNone), string(ClientInfoID),
+		string(ClientInfoXCLIENT), string(ClientInfoProxy)})
+}
+
+func parseLoginForm(s string) (any, error) {
+	return LoginForm(s), oneOf("form", s, []string{string(LoginSame), string(LoginAuthzid), string(LoginMaster), string(LoginXCLIENT)})
+}
+
+func parseIP(s string) (any, error) {
+	ip, err := netip.ParseAddr(s)
+	if err != nil || ip.Zone() != "" {
+		return nil, fmt.Errorf(`%q is no IP address such as "192.0.2.1" or "2001:db8::1"`, s)
+	}
+	return ip.Unmap(), nil
 }
 
 func oneOf(what, s string, valid []string) error {

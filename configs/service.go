@@ -7,9 +7,14 @@ type Service string
 
 // The services that jackdaw offers.
 const (
-	IMAP  Service = "imap"
-	IMAPS Service = "imaps"
-	Sieve Service = "sieve"
+	IMAP        Service = "imap"
+	IMAPS       Service = "imaps"
+	POP3        Service = "pop3"
+	POP3S       Service = "pop3s"
+	Submission  Service = "submission"
+	Submissions Service = "submissions"
+	Sieve       Service = "sieve"
+	LMTP        Service = "lmtp"
 )
 
 // serviceInfo is what the rest of the program must know of a service before it speaks its protocol.
@@ -23,7 +28,12 @@ type serviceInfo struct {
 var services = []serviceInfo{
 	{IMAP, IMAP, false, []string{"imap"}},
 	{IMAPS, IMAP, true, []string{"imap"}},
+	{POP3, POP3, false, []string{"pop3"}},
+	{POP3S, POP3, true, []string{"pop3"}},
+	{Submission, Submission, false, []string{"smtp"}}, // none is registered; this one stops protocols that are not ours
+	{Submissions, Submission, true, []string{"smtp"}},
 	{Sieve, Sieve, false, []string{"managesieve"}},
+	{LMTP, LMTP, false, []string{"lmtp"}},
 }
 
 // Services lists every service, in the order of the documentation.

@@ -19,7 +19,7 @@ func defaults() *Config {
 		idle[s] = 35 * time.Minute
 	}
 	return &Config{
-		TLS:   TLS{MinVersion: tls.VersionTLS12},
+		TLS:   TLS{MinVersion: tls.VersionTLS12, ClientUser: ClientUserEmail},
 		Users: Users{Separators: "@%", Lowercase: true},
 		Limits: Limits{
 			LoginTimeout: 60 * time.Second,
