@@ -1,6 +1,8 @@
 package backends
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,7 +45,7 @@ func (c Capabilities) Common(other Capabilities) Capabilities {
 	var common Capabilities
 	for _, mine := range c.List {
 		if theirs, ok := other.Value(mine.Name); ok {
-			if value, ok := commonValue(mine.Value, theirs); ok {
+			if value, ok := commonValue(mine.Name, mine.Value, theirs); ok {
 				common.List = append(common.List, Capability{mine.Name, value})
 			}
 		}
@@ -56,8 +58,26 @@ func (c Capabilities) Common(other Capabilities) Capabilities {
 	return common
 }
 
-func commonValue(a, b string) (string, bool) {
-	if a == b {
+// keeps tells what is missing of a promise, or what is smaller than promised.
+func (c Capabilities) keeps(promised []Capability) error {
+	for _, p := range promised {
+		value, ok := c.Value(p.Name)
+		if common, _ := commonValue(p.Name, p.Value, value); !ok || common != p.Value {
+			return fmt.Errorf("%w: %s", errBroken, strings.TrimSpace(p.Name+" "+p.Value))
+		}
+	}
+	return nil
+}
+
+var errBroken = errors.New("not all is there that clients were promised")
+
+func commonValue(name, a, b string) (string, bool) {
+	switch {
+	case a == b:
+		return a, true
+	case name == "SIZE" && unlimited(a): // RFC 1870 section 3
+		return b, true
+	case name == "SIZE" && unlimited(b):
 		return a, true
 	}
 	m, errM := strconv.ParseUint(a, 10, 64)
@@ -84,3 +104,6 @@ func relayable(mechanisms []string) []string {
 	}
 	return keep
 }
+
+// unlimited tells that a value of SIZE names no limit (RFC 1870 section 4).
+func unlimited(size string) bool { return strings.Trim(size, "0") == "" }

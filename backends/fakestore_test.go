@@ -257,14 +257,14 @@ const (
 
 // way makes the access to addresses in the clear.
 func way(addresses ...configs.Address) configs.Access {
-	return configs.Access{Addresses: addresses, TLS: configs.TLSNone, User: "{user}"}
+	return configs.Access{Addresses: addresses, TLS: configs.TLSNone, User: "{user}", Login: configs.LoginSame}
 }
 
 // begin starts a service as NewRouter does, and gives its log.
 func begin(t *testing.T, access configs.Access) (*Service, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zapcore.InfoLevel)
-	s, err := newService("store1", configs.IMAP, access, zap.New(core))
+	s, err := newService("store1", configs.IMAP, access, "proxy.example.net", zap.New(core))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func login(t *testing.T, s *Service, user string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := s.Login(ctx, &Plain{User: user, Password: "secret"}, user)
+	conn, err := s.Login(ctx, visit(user))
 	if err == nil {
 		_ = conn.Conn.Close()
 	}
@@ -296,4 +296,9 @@ func mustLogin(t *testing.T, s *Service, user string) {
 // said counts the lines of a log.
 func logged(logs *observer.ObservedLogs, message string) int {
 	return logs.FilterMessage(message).Len()
+}
+
+// visit is a client's login with the password that all users have.
+func visit(user string) Visit {
+	return Visit{User: user, Client: &Plain{User: user, Password: "secret"}}
 }

@@ -1,6 +1,7 @@
 package backends
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,13 +9,14 @@ import (
 
 	"github.com/emersion/go-sasl"
 
+	"jackdaw/configs"
 	"jackdaw/internal/wire"
 )
 
 // imapStore talks IMAP (RFC 9051, RFC 3501) to a store.
 type imapStore struct{}
 
-func (imapStore) Open(c *wire.Conn, starttls func() error) (Capabilities, error) {
+func (imapStore) Open(c *wire.Conn, o Opening) (Capabilities, error) {
 	line, err := c.ReadLine()
 	if err != nil {
 		return Capabilities{}, fmt.Errorf("reading the greeting: %w", err)
@@ -25,27 +27,49 @@ func (imapStore) Open(c *wire.Conn, starttls func() error) (Capabilities, error)
 		return Capabilities{}, fmt.Errorf("greeting is %q %q", status, text)
 	}
 	caps, known := imapCapabilities(code)
-	if starttls != nil {
+	if o.StartTLS != nil {
 		if _, err := imapCommand(c, "J1", "STARTTLS"); err != nil {
 			return Capabilities{}, fmt.Errorf("STARTTLS: %w", err)
 		}
-		if err := starttls(); err != nil {
+		if err := o.StartTLS(); err != nil {
 			return Capabilities{}, err
 		}
 		known = false
 	}
-	if known {
-		return caps, nil
-	}
-	answer, err := imapCommand(c, "J2", "CAPABILITY")
-	if err != nil {
-		return Capabilities{}, fmt.Errorf("CAPABILITY: %w", err)
-	}
-	caps, known = imapCapabilities(answer.capability)
 	if !known {
-		return Capabilities{}, errors.New("no answer to CAPABILITY")
+		answer, err := imapCommand(c, "J2", "CAPABILITY")
+		if err != nil {
+			return Capabilities{}, fmt.Errorf("CAPABILITY: %w", err)
+		}
+		if caps, known = imapCapabilities(answer.capability); !known {
+			return Capabilities{}, errors.New("no answer to CAPABILITY")
+		}
 	}
-	return caps, nil
+	return caps, imapIntroduce(c, caps, o)
+}
+
+// imapIntroduce tells the store of the client by ID (RFC 2971), which Dovecot takes from a peer that it trusts.
+func imapIntroduce(c *wire.Conn, caps Capabilities, o Opening) error {
+	wanted := o.Info == configs.ClientInfoID || o.Info == configs.ClientInfoAuto && caps.Has("ID")
+	if o.Client == nil || !wanted {
+		return nil
+	}
+	var list []string
+	for _, p := range idParameters(o.Client) {
+		name, errName := wire.Quote(p.name)
+		value, errValue := wire.Quote(p.value)
+		if err := cmp.Or(errName, errValue); err != nil {
+			return err
+		}
+		list = append(list, name+" "+value)
+	}
+	if list == nil {
+		return nil
+	}
+	if _, err := imapCommand(c, "J5", "ID ("+strings.Join(list, " ")+")"); err != nil {
+		return fmt.Errorf("ID: %w", err)
+	}
+	return nil
 }
 
 func (imapStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error) {
@@ -74,14 +98,14 @@ func imapLogin(c *wire.Conn, caps Capabilities, m sasl.Client) (imapAnswer, erro
 		return imapAnswer{}, err
 	}
 	if !slices.Contains(caps.Mechanisms, mechanism) {
-		if plain, ok := m.(*Plain); ok {
+		if plain, ok := m.(*Plain); ok && plain.Authzid == "" {
 			return imapLoginCommand(c, caps, plain)
 		}
 		return imapAnswer{}, fmt.Errorf("store does not offer %s", mechanism)
 	}
 	c.Send("J3 AUTHENTICATE ", mechanism)
 	if caps.Has("SASL-IR") && initial != nil {
-		c.Send(" ", imapInitial(initial)) // RFC 4959
+		c.Send(" ", saslInitial(initial)) // RFC 4959
 		initial = nil
 	}
 	c.Send("\r\n")
@@ -95,14 +119,6 @@ func imapLogin(c *wire.Conn, caps Capabilities, m sasl.Client) (imapAnswer, erro
 		c.Send(wire.EncodeBase64(response), "\r\n")
 		return nil
 	})
-}
-
-// imapInitial encodes an initial response; "=" is the empty one (RFC 4959 section 3).
-func imapInitial(response []byte) string {
-	if len(response) == 0 {
-		return "="
-	}
-	return wire.EncodeBase64(response)
 }
 
 // imapLoginCommand logs in at a store without SASL PLAIN. Literals are synchronising: such a store may know no others.
@@ -124,15 +140,6 @@ func imapLoginCommand(c *wire.Conn, caps Capabilities, p *Plain) (imapAnswer, er
 		literals = literals[1:]
 		return nil
 	})
-}
-
-// nextResponse hands a challenge in base64 to a mechanism.
-func nextResponse(m sasl.Client, challenge string) ([]byte, error) {
-	decoded, err := wire.DecodeBase64(challenge)
-	if err != nil {
-		return nil, fmt.Errorf("challenge of the store: %w", err)
-	}
-	return m.Next(decoded)
 }
 
 // imapAnswer is what a store said to a command that it granted.

@@ -283,7 +283,7 @@ func TestIMAPLoginLiterals(t *testing.T) {
 		{`a"b\c`, `d"e\f`}, {"müller", "geheim€"}, {"a b", " "}, {"{5}", "{5+}"}, {"a\r\nb", "c\r\nd"}, {"*", ")"},
 	} {
 		raw := &deaf{says: "+ OK\r\n+ OK\r\nJ3 OK [CAPABILITY X] in\r\n"}
-		_, err := imapStore{}.Login(wire.New(raw), Capabilities{}, &Plain{test.user, test.password})
+		_, err := imapStore{}.Login(wire.New(raw), Capabilities{}, &Plain{User: test.user, Password: test.password})
 		want := fmt.Sprintf("J3 LOGIN {%d}\r\n%s {%d}\r\n%s\r\n", len(test.user), test.user, len(test.password), test.password)
 		if got := raw.got.String(); err != nil || got != want {
 			t.Errorf("said %q, %v; want %q", got, err, want)

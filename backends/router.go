@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -19,13 +18,6 @@ type Query struct {
 	User    User
 	Service configs.Service
 	Peer    Peer
-}
-
-// Peer is what is known of the client's connection.
-type Peer struct {
-	Client   netip.Addr // the zero address on a unix socket
-	Listener string     // its name
-	SNI      string     // only if a certificate of ours has the name
 }
 
 // Placement is where a user's login goes.
@@ -82,7 +74,7 @@ func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Route
 		}
 		for protocol, access := range backend.Access {
 			key := serviceKey{name, protocol}
-			s, err := newService(name, protocol, named(access, name), log)
+			s, err := newService(name, protocol, named(access, name), config.Hostname, log)
 			if err != nil {
 				return nil, err
 			}
@@ -198,7 +190,7 @@ func mismatchConnection(route configs.Route, service configs.Service, peer Peer)
 		return "listener"
 	case len(route.Service) > 0 && !slices.Contains(route.Service, service):
 		return "service"
-	case !route.Client.Empty() && !route.Client.Contains(peer.Client):
+	case !route.Client.Empty() && !peer.In(route.Client):
 		return "client"
 	}
 	return ""

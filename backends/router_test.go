@@ -26,7 +26,7 @@ func networks(prefixes ...string) configs.Networks {
 
 // at makes the way to an IMAP store on a TCP address.
 func at(address string) configs.Access {
-	return configs.Access{Addresses: []configs.Address{{Network: "tcp", Address: address}}, TLS: configs.TLSNone, User: "{user}"}
+	return configs.Access{Addresses: []configs.Address{{Network: "tcp", Address: address}}, TLS: configs.TLSNone, User: "{user}", Login: configs.LoginSame}
 }
 
 func backend(name string, imap configs.Access) configs.Backend {
@@ -171,7 +171,7 @@ func TestSingleBackend(t *testing.T) {
 }
 
 func TestWildcardBackend(t *testing.T) {
-	wild := backend("*.stores.example", configs.Access{User: "{user}", TLS: configs.TLSNone, Addresses: []configs.Address{
+	wild := backend("*.stores.example", configs.Access{User: "{user}", Login: configs.LoginSame, TLS: configs.TLSNone, Addresses: []configs.Address{
 		{Network: "tcp", Address: "{name}:143"}, {Network: "unix", Address: "/run/{name}/{name}"}}})
 	wild.Examples = []string{"s1.stores.example"}
 	config := &configs.Config{Backends: []configs.Backend{wild, backend("s3.stores.example", at("127.0.0.1:3"))},

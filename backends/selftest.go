@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"jackdaw/configs"
 	"jackdaw/internal/wire"
 )
 
@@ -31,10 +32,16 @@ func (s *Service) admit(ctx context.Context) error {
 	return nil
 }
 
+// tested reports whether the store has to prove that it refuses: nobody's password is shown to it in LMTP, nor where the proxy
+// has verified it already.
+func (s *Service) tested() bool {
+	return !s.Access.AcceptsAnyPassword && s.Access.Login == configs.LoginSame && s.Protocol != configs.LMTP
+}
+
 func (s *Service) trusted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.Access.AcceptsAnyPassword || s.distrust == nil && !s.passed.IsZero()
+	return !s.tested() || s.distrust == nil && !s.passed.IsZero()
 }
 
 // inspect learns the store's capabilities, and tests it if that is due. Of several callers one does it, the others wait
@@ -98,7 +105,7 @@ func (d *distrusted) Error() string {
 }
 
 func (s *Service) look(ctx context.Context) error {
-	conn, caps, _, err := s.open(ctx)
+	conn, caps, _, err := s.open(ctx, Opening{})
 	if err != nil {
 		return err
 	}
@@ -113,13 +120,14 @@ func (s *Service) look(ctx context.Context) error {
 
 // test asks the store with an invented password.
 func (s *Service) test(ctx context.Context, conn *wire.Conn, caps Capabilities, user string) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	began := time.Now()
-	_, answer := s.store.Login(conn, caps, &Plain{User: user, Password: invented()})
+	answer := within(ctx, inspectLimit, conn, "", func(context.Context) error {
+		_, err := s.store.Login(conn, caps, &Plain{User: user, Password: invented()})
+		return err
+	})
 	took := time.Since(began)
 	if err := verdict(user, answer); err != nil {
-		return because(ctx, err)
+		return err
 	}
 	s.store.Leave(conn)
 	s.mu.Lock()
@@ -153,7 +161,7 @@ func (s *Service) testDue() (user string, due bool) {
 	if distrust, ok := errors.AsType[*distrusted](s.distrust); ok {
 		return distrust.user, true
 	}
-	return TestUser, !s.Access.AcceptsAnyPassword && time.Since(s.passed) > testEvery
+	return TestUser, s.tested() && time.Since(s.passed) > testEvery
 }
 
 // conclude keeps the result of an inspection, and tells the operator of a change.
@@ -188,7 +196,7 @@ func (s *Service) conclude(err error) error {
 // may refuse a name it does not know and still take any password for one that it does.
 func (s *Service) testRealUser(user string) {
 	s.mu.Lock()
-	due := !s.userTested && !s.Access.AcceptsAnyPassword && s.ctx.Err() == nil
+	due := !s.userTested && s.tested() && s.ctx.Err() == nil
 	if due {
 		s.userTested = true
 		s.tasks.Go(func() { s.testUser(user) })
@@ -205,7 +213,7 @@ func (s *Service) testUser(user string) {
 	}
 	ctx, cancel := context.WithTimeoutCause(s.ctx, inspectLimit, errSlow)
 	defer cancel()
-	conn, caps, _, err := s.open(ctx)
+	conn, caps, _, err := s.open(ctx, Opening{})
 	if err == nil {
 		err = s.test(ctx, conn, caps, user)
 		conn.Close()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -26,9 +27,6 @@ var (
 	retryFirst   = time.Second
 	retryMost    = 30 * time.Second
 	inspectLimit = 30 * time.Second // for one look: greeting, TLS, and a refusal that the store may delay
-	dialLimit    = 5 * time.Second  // for one address to take a connection
-	openLimit    = 10 * time.Second // for one address to be ready for a login: the next one may be in better health
-	loginLimit   = 30 * time.Second // for a login: a store that is slow must not use up the client's own time
 )
 
 // TestUser is the name that stores are asked with whether they refuse an invented password. It is in their logs.
@@ -42,14 +40,17 @@ type Service struct {
 	Access   configs.Access
 
 	store  Store
+	hello  string                          // what we call ourselves
 	tls    map[configs.Address]*tls.Config // for the addresses under TLS
 	log    *zap.Logger
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	tasks  sync.WaitGroup
 	gate   chan struct{} // holds one token: who has it may inspect
+	turn   atomic.Uint32 // counts connections, for the source addresses
 
 	mu         sync.Mutex
+	avoid      map[configs.Address]time.Time // addresses that have failed, and until when they are tried last
 	caps       Capabilities
 	reached    bool          // caps is true
 	inspected  time.Time     // when the last inspection ended
@@ -68,18 +69,16 @@ type Connection struct {
 	Address configs.Address // where it leads
 }
 
-var (
-	errClosed = errors.New("backend is no longer configured")
-	errSlow   = errors.New("store is too slow")
-)
+var errClosed = errors.New("backend is no longer configured")
 
 // newService prepares the way. Errors are of the configuration: an unusable tls_ca.
-func newService(backend string, protocol configs.Service, access configs.Access, log *zap.Logger) (*Service, error) {
+func newService(backend string, protocol configs.Service, access configs.Access, hello string, log *zap.Logger) (*Service, error) {
 	s := &Service{
 		Backend: backend, Protocol: protocol, Access: access,
-		store: stores[protocol],
+		store: stores[protocol], hello: hello,
 		log:   log.With(zap.String("backend", backend), zap.String("protocol", string(protocol))),
 		gate:  make(chan struct{}, 1),
+		avoid: make(map[configs.Address]time.Time),
 	}
 	var err error
 	if s.tls, err = clientTLS(access); err != nil {
@@ -105,7 +104,7 @@ func (s *Service) background(task func()) bool {
 
 // same reports whether another service has the same way to the same store.
 func (s *Service) same(other *Service) bool {
-	return reflect.DeepEqual(s.Access, other.Access) &&
+	return s.hello == other.hello && reflect.DeepEqual(s.Access, other.Access) &&
 		maps.EqualFunc(s.tls, other.tls, func(a, b *tls.Config) bool { return a.RootCAs.Equal(b.RootCAs) })
 }
 
@@ -136,100 +135,63 @@ func (s *Service) watch() {
 	}
 }
 
+// Visit is a client's wish to enter a store.
+type Visit struct {
+	Peer Peer
+	User string // the name in the store's form
+	// Client proves who the user is, or says so on the proxy's word: see OnBehalf.
+	Client sasl.Client
+	// Promised is what the client was told that stores can do, where it is not going to hear it from the store: it goes
+	// nowhere where less would be true.
+	Promised []Capability
+}
+
 // Login brings a user to the store and logs in. It asks no further address once something was said that is a secret.
-func (s *Service) Login(ctx context.Context, m sasl.Client, user string) (*Connection, error) {
+func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, loginLimit, errSlow)
 	defer cancel()
-	if err := s.admit(ctx); err != nil {
-		return nil, err
+	onBehalf := isOnBehalf(v.Client)
+	if !onBehalf {
+		if err := s.admit(ctx); err != nil {
+			return nil, err
+		}
 	}
-	conn, caps, address, err := s.open(ctx)
+	o := Opening{Client: &v.Peer}
+	if _, ok := v.Client.(*XCLIENT); ok {
+		o.User = v.User
+	}
+	conn, caps, address, err := s.open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	s.learn(caps)
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	if err := caps.keeps(v.Promised); err != nil {
+		conn.Close()
+		s.log.Warn("store can do less than clients were promised; what it can do is learned now", zap.Error(err))
+		return nil, fmt.Errorf("store at %s: %w", address, err)
+	}
 	began := time.Now()
-	welcome, err := s.store.Login(conn, caps, m)
-	if !stop() || err != nil {
-		if _, plain := m.(*Plain); plain && Denied(err) { // others may take as long as the client likes
+	var welcome Welcome
+	err = within(ctx, loginLimit, conn, "logging in at "+address.String(), func(context.Context) (err error) {
+		welcome, err = s.store.Login(conn, caps, v.Client)
+		return err
+	})
+	if err != nil {
+		if _, plain := v.Client.(*Plain); plain && !onBehalf && Denied(err) { // others may take as long as the client likes
 			s.noteRefusal(time.Since(began))
 		}
 		conn.Close()
-		return nil, fmt.Errorf("logging in at %s: %w", address, because(ctx, err))
+		return nil, err
 	}
-	s.testRealUser(user)
+	if !onBehalf {
+		s.testRealUser(v.User)
+	}
 	return &Connection{Welcome: welcome, Conn: conn, Address: address}, nil
-}
-
-// open dials the addresses in order until one is ready for a login.
-func (s *Service) open(ctx context.Context) (*wire.Conn, Capabilities, configs.Address, error) {
-	var errs []error
-	for _, address := range s.Access.Addresses {
-		conn, caps, err := s.openAddress(ctx, address)
-		if err == nil {
-			return conn, caps, address, nil
-		}
-		errs = append(errs, fmt.Errorf("connecting to %s: %w", address, err))
-	}
-	return nil, Capabilities{}, configs.Address{}, errors.Join(errs...)
-}
-
-func (s *Service) openAddress(ctx context.Context, address configs.Address) (*wire.Conn, Capabilities, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, errSlow)
-	defer cancel()
-	dialer := net.Dialer{Timeout: dialLimit, KeepAliveConfig: KeepAlive}
-	raw, err := dialer.DialContext(ctx, address.Network, address.Address)
-	if err != nil {
-		return nil, Capabilities{}, because(ctx, err)
-	}
-	// The end of ctx ends whatever read or write is under way, and leaves the connection unfit for any other.
-	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	conn := wire.New(raw)
-	caps, err := s.prepare(ctx, conn, address)
-	if !stop() || err != nil {
-		raw.Close()
-		return nil, Capabilities{}, because(ctx, err)
-	}
-	caps.Mechanisms = relayable(caps.Mechanisms)
-	return conn, caps, nil
-}
-
-// because says that an error came from the end of ctx, and why that ended. Without an error it is the end itself.
-func because(ctx context.Context, err error) error {
-	switch {
-	case ctx.Err() == nil:
-		return err
-	case err == nil:
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-}
-
-// prepare takes a fresh connection through TLS and what the protocol says before login.
-func (s *Service) prepare(ctx context.Context, conn *wire.Conn, address configs.Address) (Capabilities, error) {
-	begin := func() error {
-		if err := conn.DialTLS(ctx, s.tls[address]); err != nil {
-			return fmt.Errorf("TLS: %w", err)
-		}
-		return nil
-	}
-	switch s.Access.TLS {
-	case configs.TLSImplicit:
-		if err := begin(); err != nil {
-			return Capabilities{}, err
-		}
-		return s.store.Open(conn, nil)
-	case configs.TLSStartTLS:
-		return s.store.Open(conn, begin)
-	default:
-		return s.store.Open(conn, nil)
-	}
 }
 
 // Ask learns what the store says of itself before login, without logging in.
 func (s *Service) Ask(ctx context.Context) error {
-	conn, caps, _, err := s.open(ctx)
+	conn, caps, _, err := s.open(ctx, Opening{})
 	if err != nil {
 		return err
 	}

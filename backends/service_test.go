@@ -28,7 +28,7 @@ func TestLogin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := serve(t, address)
 			s, _ := begin(t, way(store.address))
-			conn, err := s.Login(context.Background(), &Plain{User: "alice", Password: "secret"}, "alice")
+			conn, err := s.Login(context.Background(), visit("alice"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,7 +108,7 @@ func TestAddresses(t *testing.T) {
 			access := way(test.all...)
 			access.AcceptsAnyPassword = true // the self-test is of no interest here
 			s, _ := begin(t, access)
-			conn, err := s.Login(context.Background(), &Plain{User: "alice", Password: "secret"}, "alice")
+			conn, err := s.Login(context.Background(), visit("alice"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +159,7 @@ func TestNoAddressAfterSecret(t *testing.T) {
 // unstarted makes a service that does nothing unasked.
 func unstarted(t *testing.T, access configs.Access) *Service {
 	t.Helper()
-	s, err := newService("store1", configs.IMAP, access, zap.NewNop())
+	s, err := newService("store1", configs.IMAP, access, "proxy.example.net", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestLoginEndsWithContext(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(context.Background())
 			ended := make(chan error, 1)
 			go func() {
-				_, err := s.Login(ctx, &Plain{User: "alice", Password: "secret"}, "alice")
+				_, err := s.Login(ctx, visit("alice"))
 				ended <- err
 			}()
 			eventually(t, "the place is reached", func() bool { return test.reached(store) })
@@ -432,7 +432,7 @@ func TestSieveService(t *testing.T) {
 			t.Error(*err)
 		}
 	}()
-	s, err := newService("store1", configs.Sieve, way(address), zap.NewNop())
+	s, err := newService("store1", configs.Sieve, way(address), "proxy.example.net", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

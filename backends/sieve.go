@@ -14,26 +14,36 @@ import (
 // sieveStore talks ManageSieve (RFC 5804) to a store.
 type sieveStore struct{}
 
-func (sieveStore) Open(c *wire.Conn, starttls func() error) (Capabilities, error) {
+func (sieveStore) Open(c *wire.Conn, o Opening) (Capabilities, error) {
 	caps, err := sieveCapabilities(c)
 	if err != nil {
 		return Capabilities{}, fmt.Errorf("reading the greeting: %w", undenied(err))
 	}
-	if starttls == nil {
-		return caps, nil
+	if o.StartTLS != nil {
+		if err := sieveCommand(c, "STARTTLS"); err != nil {
+			return Capabilities{}, fmt.Errorf("STARTTLS: %w", err)
+		}
+		if err := o.StartTLS(); err != nil {
+			return Capabilities{}, err
+		}
+		// RFC 5804 section 2.2: the store sends its capabilities again, unasked.
+		if caps, err = sieveCapabilities(c); err != nil {
+			return Capabilities{}, fmt.Errorf("reading capabilities after STARTTLS: %w", undenied(err))
+		}
 	}
-	c.Send("STARTTLS\r\n")
-	if _, err := sieveRead(c, nil); err != nil {
-		return Capabilities{}, fmt.Errorf("STARTTLS: %w", undenied(err))
-	}
-	if err := starttls(); err != nil {
-		return Capabilities{}, err
-	}
-	// RFC 5804 section 2.2: the store sends its capabilities again, unasked.
-	if caps, err = sieveCapabilities(c); err != nil {
-		return Capabilities{}, fmt.Errorf("reading capabilities after STARTTLS: %w", undenied(err))
+	if line := xclientLine(o.Client); line != "" && o.wantsXCLIENT(caps.Has("XCLIENT")) {
+		if err := sieveCommand(c, line); err != nil {
+			return Capabilities{}, fmt.Errorf("XCLIENT: %w", err)
+		}
 	}
 	return caps, nil
+}
+
+// sieveCommand sends a command that must be granted.
+func sieveCommand(c *wire.Conn, line string) error {
+	c.Send(line, "\r\n")
+	_, err := sieveRead(c, nil)
+	return undenied(err)
 }
 
 func (sieveStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error) {

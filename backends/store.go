@@ -15,9 +15,8 @@ import (
 
 // Store is one protocol, the side that talks to a store. It has no state: all of it is in the connection.
 type Store interface {
-	// Open takes a fresh connection through greeting and capabilities. Where starttls is not nil, TLS is begun by it
-	// at the place that the protocol has for it, and all that was said before is forgotten.
-	Open(c *wire.Conn, starttls func() error) (Capabilities, error)
+	// Open takes a fresh connection through greeting, TLS and capabilities, and tells the store of the client.
+	Open(c *wire.Conn, o Opening) (Capabilities, error)
 	// Login logs in. A *Plain may become the protocol's own command where the store has no SASL for it. An error that
 	// is no *Refusal means that the connection is broken or talks nonsense.
 	Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error)
@@ -33,8 +32,10 @@ type Welcome struct {
 
 // stores has the Store for each protocol that a backend can have an address for.
 var stores = map[configs.Service]Store{
-	configs.IMAP:  imapStore{},
-	configs.Sieve: sieveStore{},
+	configs.IMAP:       imapStore{},
+	configs.Submission: smtpStore{},
+	configs.Sieve:      sieveStore{},
+	configs.LMTP:       smtpStore{lmtp: true},
 }
 
 // Refusal is a store's own answer to a login.
@@ -84,16 +85,19 @@ const maxNoise = 100
 
 var errNoise = errors.New("store talks without answering")
 
-// Plain is SASL PLAIN (RFC 4616) without an authorization identity: name and password as a client gave them.
-type Plain struct {
-	User     string
-	Password string
+// nextResponse hands a challenge in base64 to a mechanism.
+func nextResponse(m sasl.Client, challenge string) ([]byte, error) {
+	decoded, err := wire.DecodeBase64(challenge)
+	if err != nil {
+		return nil, fmt.Errorf("challenge of the store: %w", err)
+	}
+	return m.Next(decoded)
 }
 
-// Start returns the one message of the mechanism.
-func (p *Plain) Start() (string, []byte, error) {
-	return sasl.Plain, []byte("\x00" + p.User + "\x00" + p.Password), nil
+// saslInitial encodes an initial response; "=" is the empty one (RFC 4959 section 3, RFC 4954 section 4, RFC 5034 section 4).
+func saslInitial(response []byte) string {
+	if len(response) == 0 {
+		return "="
+	}
+	return wire.EncodeBase64(response)
 }
-
-// Next fails: PLAIN has no challenges.
-func (p *Plain) Next([]byte) ([]byte, error) { return nil, errors.New("challenge to PLAIN") }

@@ -33,8 +33,8 @@ type protocol struct {
 	promise func(backends.Capabilities) []backends.Capability
 	// bye ends a session in the relay, at a place where the client expects a line.
 	bye func(Reason) string
-	// guard, where there is one, watches what a logged-in client sends.
-	guard func() guard
+	// guard, where there is one, watches what a logged-in client and its store say; it may be nil for a store that needs none.
+	guard func(store *backends.Connection) guard
 }
 
 var protocols = map[configs.Service]protocol{
@@ -79,11 +79,11 @@ func fromBrowser(args *wire.Args) bool {
 }
 
 // canStartTLS tells whether STARTTLS makes sense.
-func (t *talk) canStartTLS() bool { return t.tls == 0 }
+func (t *talk) canStartTLS() bool { return t.peer.TLS == 0 }
 
 // mayLogin tells whether a secret may be asked for on this connection.
 func (t *talk) mayLogin() bool {
-	return t.tls != 0 || t.settings.listener.PlaintextFrom.Contains(t.peer.Client)
+	return t.peer.TLS != 0 || t.peer.In(t.settings.listener.PlaintextFrom)
 }
 
 // mechanisms lists what the client may log in with at this moment.
@@ -91,7 +91,11 @@ func (t *talk) mechanisms(caps backends.Capabilities) []string {
 	if !t.mayLogin() {
 		return nil
 	}
-	return Offered(caps)
+	names := Offered(caps)
+	if t.external != "" {
+		names = append(names, "EXTERNAL")
+	}
+	return names
 }
 
 // fatal turns what cannot be answered line by line into the end of the session.

@@ -40,7 +40,7 @@ func testConfig() *configs.Config {
 }
 
 // testAccess is the way to store1, but for its address.
-var testAccess = configs.Access{User: "{user}", TLS: configs.TLSNone, AcceptsAnyPassword: true}
+var testAccess = configs.Access{User: "{user}", TLS: configs.TLSNone, AcceptsAnyPassword: true, Login: configs.LoginSame}
 
 // testSetup is what a server of the configuration is set up with, if its one store has this access.
 func testSetup(t testing.TB, config *configs.Config, access configs.Access) Setup {

@@ -87,5 +87,6 @@ func denied(err error) bool {
 // byUs tells that a login was refused without a store: it must take as long as if a store had done it.
 func byUs(err error) bool {
 	return errors.Is(err, errPolicy) || errors.Is(err, backends.ErrName) || errors.Is(err, backends.ErrNotFound) ||
-		errors.Is(err, backends.ErrRefused) || errors.Is(err, backends.ErrNoService)
+		errors.Is(err, backends.ErrRefused) || errors.Is(err, backends.ErrNoService) || errors.Is(err, backends.ErrUnverified) ||
+		errors.Is(err, backends.ErrNoEntry)
 }

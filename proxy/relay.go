@@ -18,10 +18,12 @@ import (
 	"jackdaw/backends"
 )
 
-// A guard looks at what a logged-in client sends before the store sees it. It returns how many of the bytes may pass; an
-// error ends the session behind them.
+// A guard looks at what passes between a logged-in client and its store. One goroutine calls up, another down.
 type guard interface {
-	check(p []byte) (int, error)
+	// up returns how many of the client's bytes may pass; an error ends the session behind them.
+	up(p []byte) (int, error)
+	// down returns what the client gets of the store's bytes, which it may change in place.
+	down(p []byte) []byte
 }
 
 var (
@@ -56,7 +58,7 @@ func (s *session) relay(ctx context.Context, store *backends.Connection, protoco
 		idle: s.settings.limits.IdleTimeout[s.settings.listener.Service],
 	}
 	if protocol.guard != nil {
-		r.guard = protocol.guard()
+		r.guard = protocol.guard(store)
 	}
 	err := errors.Join(storeErr, clientErr)
 	if err == nil {
@@ -157,7 +159,7 @@ func (r *relay) up(first []byte) error {
 	return r.copy(r.store, r.client, first, &r.received, "client", func(p []byte) error {
 		n, verdict := len(p), error(nil)
 		if r.guard != nil {
-			n, verdict = r.guard.check(p)
+			n, verdict = r.guard.up(p)
 		}
 		if _, err := r.store.Write(p[:n]); err != nil {
 			return fmt.Errorf("writing to the store: %w", err)
@@ -170,6 +172,9 @@ func (r *relay) down(first []byte) error {
 	err := r.copy(r.client, r.store, first, &r.sent, "store", func(p []byte) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if r.guard != nil {
+			p = r.guard.down(p)
+		}
 		if _, err := r.client.Write(p); err != nil {
 			return fmt.Errorf("writing to the client: %w", err)
 		}

@@ -18,6 +18,8 @@ type Attempt struct {
 	User      string
 	Authzid   string
 	Secret    string // password or token; "" for SCRAM, whose secret never comes here
+	// External says that the client's certificate proves the user, whom it names.
+	External bool
 	// First is the client's first message of an exchange that is relayed, octet by octet.
 	First []byte
 	// Ask continues the exchange with the client.
@@ -66,13 +68,14 @@ var mechanisms = []mechanism{
 	{name: "XOAUTH2", read: readXOAuth2},
 	{name: "SCRAM-SHA-256", read: readScram},
 	{name: "SCRAM-SHA-1", read: readScram},
+	{name: "EXTERNAL", read: readExternal}, // offered to those who have shown a certificate, whatever the stores offer
 }
 
 // Offered lists the mechanisms that a client may use towards stores with these capabilities.
 func Offered(caps backends.Capabilities) []string {
 	var names []string
 	for _, m := range mechanisms {
-		if m.always || slices.Contains(caps.Mechanisms, m.name) {
+		if m.always || m.name != "EXTERNAL" && slices.Contains(caps.Mechanisms, m.name) {
 			names = append(names, m.name)
 		}
 	}
@@ -216,19 +219,31 @@ func encodeName(name string) string {
 // relayed tells that the exchange goes on between client and store, and cannot carry another name.
 func (a *Attempt) relayed() bool { return a.First != nil }
 
-// client says to a store what the client said to us, with the name in the store's form. Where the exchange is relayed,
-// observe sees the store's challenges.
-func (a *Attempt) client(name string, observe func(challenge []byte)) sasl.Client {
+// client says to a store what the client said to us, with the name in the store's form; by is who acts as that user, if it is
+// somebody else. Where the exchange is relayed, observe sees the store's challenges.
+func (a *Attempt) client(name, by string, observe func(challenge []byte)) (sasl.Client, error) {
 	switch a.Mechanism {
 	case "PLAIN", "LOGIN":
-		return &backends.Plain{User: name, Password: a.Secret}
+		switch {
+		case by == "":
+			return &backends.Plain{User: name, Password: a.Secret}, nil
+		case a.Authzid == "":
+			return &backends.Plain{User: name + "*" + by, Password: a.Secret}, nil
+		}
+		return &backends.Plain{Authzid: name, User: by, Password: a.Secret}, nil
 	case "OAUTHBEARER":
-		return &relayClient{a, observe, []byte("n,a=" + encodeName(name) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")}
+		return &relayClient{a, observe, []byte("n,a=" + encodeName(name) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
 	case "XOAUTH2":
-		return &relayClient{a, observe, []byte("user=" + name + "\x01auth=Bearer " + a.Secret + "\x01\x01")}
-	default:
-		return &relayClient{a, observe, a.First}
+		return &relayClient{a, observe, []byte("user=" + name + "\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
 	}
+	signed := name
+	if by != "" {
+		signed = by
+	}
+	if a.User != signed || a.Authzid != "" && a.Authzid != name {
+		return nil, errScramName
+	}
+	return &relayClient{a, observe, a.First}, nil
 }
 
 // relayClient hands every challenge of the store to the client, and every response back: a SCRAM exchange, or a bearer

@@ -126,10 +126,14 @@ func (s *Server) entrances(setup Setup) map[configs.Address]*entrance {
 			tls:      setup.TLS(listener),
 			match:    setup.Match,
 			names:    names,
-			router:   setup.Router,
-			limits:   setup.Config.Limits,
-			log:      s.log,
-			decoys:   &s.decoys,
+
+			impersonateFrom: setup.Config.Users.ImpersonateFrom,
+			clientUser:      setup.Config.TLS.ClientUser,
+
+			router: setup.Router,
+			limits: setup.Config.Limits,
+			log:    s.log,
+			decoys: &s.decoys,
 		}
 		all[listener.Address] = &entrance{any: one, local: make(map[netip.Addr]*settings)}
 		if addr, err := netip.ParseAddrPort(listener.Address.Address); err == nil && !addr.Addr().IsUnspecified() {

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/emersion/go-sasl"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -28,10 +29,13 @@ type settings struct {
 	tls      *tls.Config
 	match    func(sni string) (string, bool)
 	names    *backends.Names
-	router   *backends.Router
-	limits   configs.Limits
-	log      *zap.Logger
-	decoys   *decoys
+	// impersonateFrom and clientUser are [users] impersonate_from and [tls] client_user.
+	impersonateFrom configs.Networks
+	clientUser      configs.ClientUser
+	router          *backends.Router
+	limits          configs.Limits
+	log             *zap.Logger
+	decoys          *decoys
 }
 
 // session is one client connection, from accept to its log line.
@@ -42,10 +46,13 @@ type session struct {
 	conn     *wire.Conn
 	peer     backends.Peer
 	log      *zap.Logger
-	mute     bool   // in the middle of a TLS handshake
-	tls      uint16 // its version; 0 without TLS
+	mute     bool // nothing can be said: a TLS handshake is under way, or a PROXY header was malformed
 	user     string
+	actor    string // who acts as the user, by the store's leave; "" where it is the user
 	backend  string
+	external string // the name in the client's certificate; "" where there is none that we trust
+	// promised is what the client was last told that stores can do, where it is not told again after its login.
+	promised []backends.Capability
 }
 
 func newSession(settings *settings, raw net.Conn) *session {
@@ -54,11 +61,22 @@ func newSession(settings *settings, raw net.Conn) *session {
 		id:       rand.Text()[:16], // 80 bits
 		began:    time.Now(),
 		conn:     wire.New(raw),
-		peer:     backends.Peer{Client: netAddr(raw.RemoteAddr()), Listener: settings.listener.Name},
 	}
-	s.log = settings.log.With(zap.String("session", s.id), zap.String("service", string(settings.listener.Service)),
-		zap.String("listener", settings.listener.Name), zap.String("client", clientName(s.peer.Client)))
+	s.peer = backends.Peer{Client: netAddr(raw.RemoteAddr()), Session: s.id, Listener: settings.listener.Name}
+	if tcp, ok := raw.RemoteAddr().(*net.TCPAddr); ok {
+		s.peer.Port = tcp.AddrPort().Port()
+	}
+	if tcp, ok := raw.LocalAddr().(*net.TCPAddr); ok {
+		s.peer.Local = unmapped(tcp)
+	}
+	s.open()
 	return s
+}
+
+// open begins the session's log, for the client that is known now.
+func (s *session) open() {
+	s.log = s.settings.log.With(zap.String("session", s.id), zap.String("service", string(s.settings.listener.Service)),
+		zap.String("listener", s.settings.listener.Name), zap.String("client", clientName(s.peer.Client)))
 }
 
 // netAddr returns the address of one end of a connection, or the zero address on a unix socket.
@@ -108,20 +126,28 @@ func (s *session) enter(ctx context.Context, raw net.Conn, d Dialogue) (*backend
 	// The end of ctx ends whatever read or write is under way, were it one byte a second.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	store, err := s.login(ctx, d)
+	store, err := s.arrive(ctx, raw, d)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return store, err
 }
 
-// login is the whole dialogue with the client.
-func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, error) {
+// arrive begins the connection as its listener wants it to begin, and goes on to the login.
+func (s *session) arrive(ctx context.Context, raw net.Conn, d Dialogue) (*backends.Connection, error) {
+	if err := s.meet(raw); err != nil {
+		return nil, err
+	}
 	if s.settings.listener.TLS == configs.TLSImplicit {
 		if err := s.handshake(); err != nil {
 			return nil, err
 		}
 	}
+	return s.login(ctx, d)
+}
+
+// login is the whole dialogue with the client.
+func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, error) {
 	if err := d.Greet(); err != nil {
 		return nil, err
 	}
@@ -181,21 +207,24 @@ func (s *session) logFailure(a *Attempt, err error) {
 // write logs what is known of the session by now, and more.
 func (s *session) write(level zapcore.Level, message string, more ...zap.Field) {
 	fields := []zap.Field{zap.String("sni", s.peer.SNI), zap.String("user", s.user), zap.String("backend", s.backend)}
-	if s.tls != 0 {
-		fields = append(fields, zap.String("tls", tls.VersionName(s.tls)))
+	if s.actor != "" {
+		fields = append(fields, zap.String("actor", s.actor))
+	}
+	if s.peer.TLS != 0 {
+		fields = append(fields, zap.String("tls", tls.VersionName(s.peer.TLS)))
 	}
 	s.log.Log(level, message, append(fields, more...)...)
 }
 
 // connect places the user and logs in at the store.
 func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection, error) {
-	s.user, s.backend = "", ""
-	place, err := s.place(a)
+	s.user, s.actor, s.backend = "", "", ""
+	place, client, err := s.place(a)
 	if err == nil {
 		s.backend = place.Service.Backend
-		observe := func(challenge []byte) { s.settings.decoys.learn(a, challenge) }
 		var store *backends.Connection
-		if store, err = place.Service.Login(ctx, a.client(place.Name, observe), place.Name); err == nil {
+		store, err = place.Service.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
+		if err == nil {
 			return store, nil
 		}
 	}
@@ -207,34 +236,39 @@ func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection
 	return nil, err
 }
 
-// place makes the canonical user and finds the store. What it refuses must sound like a wrong password.
-func (s *session) place(a *Attempt) (backends.Placement, error) {
-	realm := s.settings.names.Realm(s.settings.listener.Realm, s.peer.SNI)
-	user, err := s.settings.names.Canonical(a.User, realm)
+// place makes the canonical user, finds the store, and decides how to enter it. What it refuses must sound like a wrong
+// password.
+func (s *session) place(a *Attempt) (backends.Placement, sasl.Client, error) {
+	user, actor, err := s.identify(a)
 	if err != nil {
-		return backends.Placement{}, err
+		return backends.Placement{}, nil, err
 	}
-	s.user = user.String()
-	if a.Secret == "" && !a.relayed() {
-		return backends.Placement{}, errEmptyPassword
-	}
-	if a.Authzid != "" {
-		// RFC 4616 section 2: acting as somebody else needs a permission that nobody has.
-		if other, err := s.settings.names.Canonical(a.Authzid, realm); err != nil || other != user {
-			return backends.Placement{}, errAuthzid
-		}
+	if a.Secret == "" && !a.relayed() && !a.External {
+		return backends.Placement{}, nil, errEmptyPassword
 	}
 	place, err := s.settings.router.Place(backends.Query{User: user, Service: s.settings.listener.Service, Peer: s.peer})
-	if err == nil && a.relayed() && (place.Name != a.User || a.Authzid != "" && a.Authzid != place.Name) {
-		err = errScramName
+	if err != nil {
+		return place, nil, err
 	}
-	return place, err
+	client, err := s.credentials(a, place, actor)
+	return place, client, err
 }
 
-var (
-	errEmptyPassword = fmt.Errorf("%w: empty password", errPolicy)
-	errAuthzid       = fmt.Errorf("%w: authorization as another user", errPolicy)
-)
+// credentials decides what the store is told. Only where the proxy has seen a proof itself may it use its own.
+func (s *session) credentials(a *Attempt, place backends.Placement, actor backends.User) (sasl.Client, error) {
+	access := place.Service.Access
+	switch {
+	case a.External:
+		return backends.OnBehalf(access, access.ExternalLogin, place.Name)
+	case access.Login != configs.LoginSame:
+		return nil, backends.ErrUnverified
+	}
+	by := ""
+	if actor.Local != "" {
+		by = actor.Form(access.User)
+	}
+	return a.client(place.Name, by, func(challenge []byte) { s.settings.decoys.learn(a, challenge) })
+}
 
 // delay makes refusals come a while after the client's last word, longer with repetition. Whom no store has refused waits
 // as long as if one had.
@@ -264,7 +298,8 @@ func (s *session) handshake() error {
 	}
 	s.mute = false
 	state := s.conn.TLS()
-	s.tls = state.Version
+	s.peer.TLS, s.peer.Cipher = state.Version, state.CipherSuite
+	s.external = externalName(state, s.settings.clientUser)
 	if name, ok := s.settings.match(state.ServerName); ok {
 		s.peer.SNI = name
 	}

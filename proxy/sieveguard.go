@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"strings"
+
+	"jackdaw/backends"
 )
 
 // sieveGuard keeps UNAUTHENTICATE (RFC 5804 section 2.14.1) from the store: after it a client could log in as anybody, past
@@ -19,7 +21,7 @@ type sieveGuard struct {
 	met  bool   // they were the word, and nothing but blanks came since
 }
 
-func newSieveGuard() guard { return &sieveGuard{} }
+func newSieveGuard(*backends.Connection) guard { return &sieveGuard{} }
 
 const unauthenticate = "UNAUTHENTICATE"
 
@@ -28,8 +30,8 @@ var (
 	errNUL            = errors.New("client sent NUL")
 )
 
-// check stops in front of the end of the line, without which the word is no command, or of NUL.
-func (g *sieveGuard) check(p []byte) (int, error) {
+// up stops in front of the end of the line, without which the word is no command, or of NUL.
+func (g *sieveGuard) up(p []byte) (int, error) {
 	for i, c := range p {
 		switch {
 		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z':
@@ -49,3 +51,6 @@ func (g *sieveGuard) check(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// down lets all pass.
+func (*sieveGuard) down(p []byte) []byte { return p }

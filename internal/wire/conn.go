@@ -66,14 +66,8 @@ func bare(err error) error {
 func (c *Conn) ReadLine() ([]byte, error) { return c.readLine(MaxCommand) }
 
 func (c *Conn) readLine(limit int) ([]byte, error) {
-	line, err := c.r.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) {
-		line, err = c.readLong(line, limit)
-	}
+	line, err := c.readRaw(limit)
 	if err != nil {
-		if len(line) > 0 {
-			err = noEOF(err)
-		}
 		return nil, err
 	}
 	line = line[:len(line)-1]
@@ -84,6 +78,18 @@ func (c *Conn) readLine(limit int) ([]byte, error) {
 		return nil, ErrTooLong
 	}
 	return line, nil
+}
+
+// readRaw reads a line with its end, which the limit does not count.
+func (c *Conn) readRaw(limit int) ([]byte, error) {
+	line, err := c.r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		line, err = c.readLong(line, limit)
+	}
+	if err != nil && len(line) > 0 {
+		err = noEOF(err)
+	}
+	return line, err
 }
 
 // readLong goes on with a line that is longer than the reader's buffer.
