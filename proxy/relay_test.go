@@ -208,7 +208,8 @@ func (r *rig) stopWhenDone(t *testing.T) {
 
 type crashing struct{}
 
-func (crashing) check([]byte) (int, error) { panic("a bug") }
+func (crashing) up([]byte) (int, error) { panic("a bug") }
+func (crashing) down(p []byte) []byte    { return p }
 
 // A bug that one session meets ends that session, and no other.
 func TestRelayCrash(t *testing.T) {
