@@ -209,7 +209,7 @@ func (r *rig) stopWhenDone(t *testing.T) {
 type crashing struct{}
 
 func (crashing) up([]byte) (int, error) { panic("a bug") }
-func (crashing) down(p []byte) []byte    { return p }
+func (crashing) down(p []byte) []byte   { return p }
 
 // A bug that one session meets ends that session, and no other.
 func TestRelayCrash(t *testing.T) {
