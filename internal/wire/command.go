@@ -60,6 +60,16 @@ func (c *Conn) ReadCommand(invite func(*Args) error) (*Args, error) {
 	}
 }
 
+// ReadText is ReadCommand for protocols without literals.
+func (c *Conn) ReadText() (*Args, error) {
+	line, err := c.ReadLine()
+	args := NewArgs(string(line))
+	if err == nil {
+		err = args.checkText()
+	}
+	return args, err
+}
+
 // literalAt recognises "{n}" and "{n+}" at the end of a line. A number that no literal can have counts as too big for
 // any room.
 func literalAt(line []byte) (size int, sync, announced bool) {

@@ -111,6 +111,35 @@ func TestReadCommand(t *testing.T) {
 	}
 }
 
+// Where there are no literals, nothing that looks like one is.
+func TestReadText(t *testing.T) {
+	for _, test := range []struct {
+		said, want string
+		err        error
+		rest       string
+	}{
+		{said: "PASS x{5}\r\nQUIT\r\n", want: "PASS x{5}", rest: "QUIT\r\n"},
+		{said: "PASS {5+}\nQUIT\r\n", want: "PASS {5+}", rest: "QUIT\r\n"},
+		{said: "\r\nQUIT\r\n", rest: "QUIT\r\n"},
+		{said: x(MaxCommand) + "\r\n", want: x(MaxCommand)},
+		{said: "PA\x00SS\r\nQUIT\r\n", want: "PA\x00SS", err: ErrBadLine, rest: "QUIT\r\n"},
+		{said: "PASS a\rb\r\nQUIT\r\n", want: "PASS a\rb", err: ErrBadLine, rest: "QUIT\r\n"},
+		{said: "PASS a\r\r\nQUIT\r\n", want: "PASS a\r", err: ErrBadLine, rest: "QUIT\r\n"},
+		{said: x(MaxCommand+1) + "\r\n", err: ErrTooLong},
+		{said: "PASS", err: io.ErrUnexpectedEOF},
+		{err: io.EOF},
+	} {
+		c := said(test.said)
+		args, err := c.ReadText()
+		if got := describe(args); got != test.want || !same(err, test.err) {
+			t.Errorf("%q: read %q and %v, want %q and %v", shorten(test.said), shorten(got), err, shorten(test.want), test.err)
+		}
+		if got := rest(c); got != test.rest {
+			t.Errorf("%q: left %q, want %q", shorten(test.said), got, test.rest)
+		}
+	}
+}
+
 // A chain of literals is bounded as a whole.
 func TestReadCommandChain(t *testing.T) {
 	const link = "{1}\r\nx"
