@@ -98,6 +98,26 @@ func (t *talk) mechanisms(caps backends.Capabilities) []string {
 	return names
 }
 
+// exchange makes the Ask of protocols in which a challenge, behind a prefix, and a response are a line each. The empty
+// challenge keeps the prefix's blank (RFC 9051 section 9: continue-req).
+func (t *talk) exchange(prefix string) Ask {
+	return func(challenge []byte) ([]byte, error) {
+		t.conn.Send(prefix, wire.EncodeBase64(challenge), "\r\n")
+		line, err := t.conn.ReadLine()
+		if err != nil {
+			return nil, fatal(err)
+		}
+		if string(line) == "*" {
+			return nil, errCancelled
+		}
+		response, err := wire.DecodeBase64(string(line))
+		if err != nil {
+			return nil, errBase64
+		}
+		return response, nil
+	}
+}
+
 // fatal turns what cannot be answered line by line into the end of the session.
 func fatal(err error) error {
 	_, literal := errors.AsType[*wire.LiteralError](err)

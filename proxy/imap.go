@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -259,13 +260,9 @@ func (d *imapDialogue) authenticate(args *wire.Args) (*Attempt, error) {
 	name := imapName(args)
 	var initial []byte
 	if args.Space() {
-		encoded := args.Rest()
-		initial = []byte{}
-		if encoded != "=" {
-			var err error
-			if initial, err = wire.DecodeBase64(encoded); err != nil || encoded == "" {
-				return nil, d.bad(errBase64.what)
-			}
+		var err error
+		if initial, err = initialResponse(args.Rest()); err != nil {
+			return nil, err
 		}
 	}
 	if !ok || !args.End() {
@@ -275,24 +272,7 @@ func (d *imapDialogue) authenticate(args *wire.Args) (*Attempt, error) {
 		d.no("mechanism not supported")
 		return nil, d.mistake()
 	}
-	return begin(name, initial, d.ask)
-}
-
-// ask sends a challenge; the empty one keeps its blank (RFC 9051 section 9: continue-req).
-func (d *imapDialogue) ask(challenge []byte) ([]byte, error) {
-	d.conn.Send("+ ", wire.EncodeBase64(challenge), "\r\n")
-	line, err := d.conn.ReadLine()
-	if err != nil {
-		return nil, fatal(err)
-	}
-	if string(line) == "*" {
-		return nil, errCancelled
-	}
-	response, err := wire.DecodeBase64(string(line))
-	if err != nil {
-		return nil, errBase64
-	}
-	return response, nil
+	return begin(name, initial, d.exchange("+ "))
 }
 
 func (d *imapDialogue) Accept(w backends.Welcome) error {
@@ -300,15 +280,14 @@ func (d *imapDialogue) Accept(w backends.Welcome) error {
 	return d.conn.Flush()
 }
 
+// imapCodes are the codes of RFC 5530 section 3 for what is not simply unavailable.
+var imapCodes = map[Reason]string{ReasonDenied: "AUTHENTICATIONFAILED", ReasonInUse: "INUSE"}
+
 func (d *imapDialogue) Refuse(err error) error {
 	if syntax, ok := errors.AsType[*syntaxError](err); ok {
 		return d.bad(syntax.what) // RFC 9051 section 6.2.2: BAD also for a cancelled exchange
 	}
 	reason := reasonFor(err)
-	code := "[UNAVAILABLE] "
-	if reason == ReasonDenied {
-		code = "[AUTHENTICATIONFAILED] "
-	}
-	d.no(code + reason.sentence())
+	d.no("[" + cmp.Or(imapCodes[reason], "UNAVAILABLE") + "] " + reason.sentence())
 	return nil
 }

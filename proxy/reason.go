@@ -14,6 +14,9 @@ type Reason int
 const (
 	ReasonDenied      Reason = iota // wrong password, unknown user, or a user who may not be here: one sounds as the other
 	ReasonUnavailable               // something behind us fails
+	ReasonBroken                    // it will fail again, until somebody mends it
+	ReasonInUse                     // another session has the mailbox for itself
+	ReasonTooSoon                   // the last login was not long ago
 	ReasonTooMany                   // too many logins failed on this connection
 	ReasonTimeout                   // patience ended before a login
 	ReasonNonsense                  // the client does not speak the protocol
@@ -50,6 +53,12 @@ func (r Reason) sentence() string {
 	switch r {
 	case ReasonDenied:
 		return "Authentication failed"
+	case ReasonBroken:
+		return "Failure that somebody has to mend"
+	case ReasonInUse:
+		return "Mailbox is in use, try again later"
+	case ReasonTooSoon:
+		return "Too soon after the last login, try again later"
 	case ReasonTooMany:
 		return "Too many failed logins"
 	case ReasonTimeout:
@@ -72,10 +81,23 @@ func (r Reason) sentence() string {
 // errPolicy is a refusal that sounds like a wrong password, although nobody asked a store.
 var errPolicy = errors.New("not permitted")
 
+// storeCodes are the stores' codes for what a client can do better than try again at once, or ask for another password.
+var storeCodes = map[string]Reason{
+	"IN-USE":      ReasonInUse,   // RFC 2449 section 8.1.2
+	"INUSE":       ReasonInUse,   // RFC 5530 section 3
+	"LOGIN-DELAY": ReasonTooSoon, // RFC 2449 section 8.1.1
+	"SYS/PERM":    ReasonBroken,  // RFC 3206 section 4
+}
+
 // reasonFor chooses what a client hears of a failed login. Only what the client itself got wrong is a denial.
 func reasonFor(err error) Reason {
 	if denied(err) {
 		return ReasonDenied
+	}
+	if refusal, ok := errors.AsType[*backends.Refusal](err); ok {
+		if reason, ok := storeCodes[refusal.Code]; ok {
+			return reason
+		}
 	}
 	return ReasonUnavailable
 }

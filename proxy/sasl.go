@@ -10,6 +10,7 @@ import (
 	"github.com/emersion/go-sasl"
 
 	"jackdaw/backends"
+	"jackdaw/internal/wire"
 )
 
 // Attempt is a client's request to log in. Names and secret stand as the client wrote them.
@@ -80,6 +81,19 @@ func Offered(caps backends.Capabilities) []string {
 		}
 	}
 	return names
+}
+
+// initialResponse decodes an initial response; "=" is the empty one (RFC 4959 section 3, RFC 4954 section 4, RFC 5034
+// section 4).
+func initialResponse(encoded string) ([]byte, error) {
+	if encoded == "=" {
+		return []byte{}, nil
+	}
+	response, err := wire.DecodeBase64(encoded)
+	if err != nil || encoded == "" {
+		return nil, errBase64
+	}
+	return response, nil
 }
 
 // begin reads an exchange. initial is nil where the client sent no initial response.

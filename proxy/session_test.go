@@ -254,7 +254,7 @@ func TestShutdownBeforeSieveLogin(t *testing.T) {
 // A bug that one session meets is in the log, and ends that session alone.
 func TestSessionCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := newVisit(t, func(c *configs.Config) { c.Listen.Listeners[0].Service = "pop3" }) // which nobody speaks yet
+		v := newVisit(t, func(c *configs.Config) { c.Listen.Listeners[0].Service = "nntp" }) // which nobody speaks
 		v.isClosed(0)
 		if !strings.Contains(v.logs.String(), "session crashed") {
 			t.Error("the log knows nothing:", &v.logs)
@@ -317,7 +317,12 @@ func TestReasons(t *testing.T) {
 		io.ErrUnexpectedEOF:                    ReasonUnavailable,
 		context.DeadlineExceeded:               ReasonUnavailable,
 		&net.OpError{Op: "dial", Err: io.EOF}:  ReasonUnavailable,
-		&backends.Refusal{Code: "INUSE"}:       ReasonUnavailable,
+		&backends.Refusal{Code: "INUSE"}:       ReasonInUse,
+		&backends.Refusal{Code: "IN-USE"}:      ReasonInUse,
+		&backends.Refusal{Code: "LOGIN-DELAY"}: ReasonTooSoon,
+		&backends.Refusal{Code: "SYS/PERM"}:    ReasonBroken,
+		&backends.Refusal{Code: "SYS/TEMP"}:    ReasonUnavailable,
+		&backends.Refusal{Code: "LIMIT"}:       ReasonUnavailable,
 	} {
 		if got := reasonFor(err); got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
