@@ -38,8 +38,9 @@ type protocol struct {
 }
 
 var protocols = map[configs.Service]protocol{
-	configs.IMAP:  {dialogue: newIMAP, promise: imapPromise, bye: imapBye},
-	configs.Sieve: {dialogue: newSieve, promise: sievePromise, bye: sieveBye, guard: newSieveGuard},
+	configs.IMAP:       {dialogue: newIMAP, promise: imapPromise, bye: imapBye},
+	configs.Submission: {dialogue: newSubmission, promise: submissionPromise, bye: submissionBye, guard: newSubmissionGuard},
+	configs.Sieve:      {dialogue: newSieve, promise: sievePromise, bye: sieveBye, guard: newSieveGuard},
 }
 
 // Promised lists what a client of the service is promised before login, beside STARTTLS and mechanisms.
@@ -107,14 +108,7 @@ func (t *talk) exchange(prefix string) Ask {
 		if err != nil {
 			return nil, fatal(err)
 		}
-		if string(line) == "*" {
-			return nil, errCancelled
-		}
-		response, err := wire.DecodeBase64(string(line))
-		if err != nil {
-			return nil, errBase64
-		}
-		return response, nil
+		return saslResponse(string(line))
 	}
 }
 

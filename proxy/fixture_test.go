@@ -27,7 +27,7 @@ var loopback = configs.Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("
 // testConfig has one listener, for IMAP with STARTTLS, and a route to store1 for everybody but nobody.
 func testConfig() *configs.Config {
 	idle := make(configs.PerService[time.Duration])
-	for _, service := range []configs.Service{configs.IMAP, configs.IMAPS, configs.Sieve} {
+	for _, service := range configs.Services() {
 		idle[service] = time.Minute
 	}
 	return &configs.Config{

@@ -33,6 +33,8 @@ var ends = map[error]Reason{
 	errNonsense:       ReasonNonsense,
 	errTooLong:        ReasonTooLong,
 	errUnauthenticate: ReasonForbidden,
+	errStartTLS:       ReasonForbidden,
+	errBDAT:           ReasonForbidden,
 	errIdle:           ReasonIdle,
 	errShutdown:       ReasonShutdown,
 }

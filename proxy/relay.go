@@ -173,7 +173,9 @@ func (r *relay) down(first []byte) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.guard != nil {
-			p = r.guard.down(p)
+			if p = r.guard.down(p); len(p) == 0 {
+				return nil
+			}
 		}
 		if _, err := r.client.Write(p); err != nil {
 			return fmt.Errorf("writing to the client: %w", err)

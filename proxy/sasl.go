@@ -49,6 +49,18 @@ var (
 	errSASL      = &syntaxError{"malformed SASL message"}
 )
 
+// saslResponse decodes a line that answers a challenge.
+func saslResponse(line string) ([]byte, error) {
+	if line == "*" {
+		return nil, errCancelled
+	}
+	response, err := wire.DecodeBase64(line)
+	if err != nil {
+		return nil, errBase64
+	}
+	return response, nil
+}
+
 // maxSASL bounds a SASL message, decoded. RFC 4954 section 4: lines of 12,288 octets of base64.
 const maxSASL = 12288 / 4 * 3
 

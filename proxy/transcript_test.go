@@ -31,6 +31,7 @@ import (
 //	C> S> / (tab)B> P>   octets with Go's escapes, and no line end added
 //	C* starttls NAME     the client does something: see act
 //	(tab)B: / (tab)P:    what the store sends, and what it reads from the proxy
+//	(tab)P~              what the store reads, as a regular expression
 //	(tab)P* closed       the proxy has closed the connection to the store; eof: it sends nothing more
 //	(tab)B* close        the store closes
 //	base64(...)          in any of these: the octets, with Go's escapes, in base64
@@ -150,9 +151,12 @@ func (p *player) start() {
 		go p.serveStore(socket)
 	}
 	setup := testSetup(p.t, p.config, p.access)
-	for ctx := p.t.Context(); p.caps != nil && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); p.caps != nil; time.Sleep(time.Millisecond) {
 		if _, known := setup.Router.Announced(listener.Service, backends.Peer{}); known {
 			break
+		}
+		if time.Now().After(end) {
+			p.fail("the store was not understood: %q", p.caps)
 		}
 	}
 	var logs bytes.Buffer
@@ -233,6 +237,9 @@ func (p *player) step(kind, rest string) {
 	case "\tP:":
 		p.connected()
 		p.expect(p.from, "store", func(got string) bool { return got == rest }, rest)
+	case "\tP~":
+		p.connected()
+		p.expect(p.from, "store", regexp.MustCompile("^"+rest+"$").MatchString, rest)
 	case "\tP>":
 		p.connected()
 		p.octets(p.from, "store", unescape(rest))
