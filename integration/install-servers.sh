@@ -3,19 +3,21 @@
 # starts none of them. Run it as root, or as a user with sudo without a password. Where it cannot work it says so in one
 # line and exits 0: the tests then skip.
 #
-# Dovecot and the clients are installed by apt. Cyrus, whose package excludes Dovecot's, is unpacked beside it. Tests know
-# by $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a failure and not a skip.
+# Dovecot and the clients are installed by apt. Cyrus, whose packages exclude Dovecot's, and Postfix, whose package would push
+# out this machine's own mail server, are only unpacked, and so need no configuration. Tests know by
+# $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a failure and not a skip.
 set -eu
 
 dir=${JACKDAW_SERVERS:-/opt/jackdaw-servers}
 policy=/usr/sbin/policy-rc.d
 
 packages='
-	dovecot-core dovecot-imapd dovecot-managesieved dovecot-sieve
+	dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-submissiond dovecot-managesieved dovecot-sieve
 	sasl2-bin libsasl2-modules
-	ca-certificates curl openssl isync sieve-connect
+	ca-certificates curl openssl isync sieve-connect swaks libnet-ssleay-perl fetchmail getmail6 mutt python3
 	gcc libc6-dev'
-unpacked='cyrus-common cyrus-imapd'
+cyrus='cyrus-common cyrus-imapd cyrus-pop3d'
+postfix='postfix'
 
 notice() {
 	echo "install-servers.sh: $1; tests with real servers will be skipped" >&2
@@ -71,7 +73,7 @@ apt() {
 # needs prints the libraries that Debian's archive says the unpacked packages need, without the alternatives.
 needs() {
 	# shellcheck disable=SC2086 # a list of names
-	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $unpacked |
+	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $cyrus $postfix |
 		sed -n 's/^  Depends: \(lib[a-z0-9.+-]*\)$/\1/p' | sort -u
 }
 
@@ -81,22 +83,33 @@ add() {
 	apt install --no-install-recommends $packages $libraries
 }
 
+# unpack DIRECTORY PACKAGE... fills a directory below ours. Servers that run from there meanwhile find the new files in it.
 unpack() {
-	rm -rf "$dir/cyrus" "$dir/download"
-	mkdir "$dir/cyrus" "$dir/download"
-	# shellcheck disable=SC2086 # a list of names
-	(cd "$dir/download" && apt -o APT::Sandbox::User=root download $unpacked) || return
+	into=$dir/$1
+	shift
+	rm -rf "$into.new" "$into.old" "$dir/download"
+	mkdir "$into.new" "$dir/download"
+	(cd "$dir/download" && apt -o APT::Sandbox::User=root download "$@") || return
 	for package in "$dir"/download/*.deb; do
-		dpkg -x "$package" "$dir/cyrus" || return
+		dpkg -x "$package" "$into.new" || return
 	done
-	rm -rf "$dir/download"
+	if [ -e "$into" ]; then
+		mv "$into" "$into.old"
+	fi
+	mv "$into.new" "$into"
+	rm -rf "$into.old" "$dir/download"
+}
+
+all() {
+	# shellcheck disable=SC2086 # lists of names
+	add && unpack cyrus $cyrus && unpack postfix $postfix
 }
 
 # The package lists may be missing or old: they are fetched when a first try without has failed.
 log=$dir/install.log
-if ! { add && unpack; } >"$log" 2>&1; then
+if ! all >"$log" 2>&1; then
 	apt update >>"$log" 2>&1 || true
-	{ add && unpack; } >>"$log" 2>&1 || notice "the packages could not be installed (see $log)"
+	all >>"$log" 2>&1 || notice "the packages could not be installed (see $log)"
 fi
 
 # Servers run as this user when the tests run as root; its name is the one that Cyrus's own package gives it.
@@ -105,4 +118,4 @@ id cyrus >/dev/null 2>&1 ||
 	notice 'the user cyrus cannot be made'
 
 echo "$stamp" >"$dir/installed"
-echo "install-servers.sh: servers and clients are installed, Cyrus below $dir" >&2
+echo "install-servers.sh: servers and clients are installed, Cyrus and Postfix below $dir" >&2
