@@ -172,9 +172,8 @@ type Access struct {
 	ExternalLogin LoginForm `toml:"external_login"`
 	// LoginUser and LoginPassword are the proxy's own at this store: for LoginAuthzid and LoginMaster, and for LMTP, where
 	// they are shown to any store that has AUTH. LoginPasswordFile holds the password, without the line end; Load has read it.
-	LoginUser         string `toml:"login_user"`
-	LoginPassword     string `toml:"login_password"`
-	LoginPasswordFile string `toml:"login_password_file"`
+	LoginUser     string `toml:"login_user"`
+	LoginPassword string `toml:"login_password,secret"`
 	// Source holds local addresses to connect from, taken in turn.
 	Source []netip.Addr `toml:"source"`
 	// AcceptsAnyPassword says that the operator knows that this store lets anybody in, and wants no self-test.

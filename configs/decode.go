@@ -146,6 +146,8 @@ func (d *decoder) table(n *node, v reflect.Value) {
 	d.unknownKeys(n, s)
 	for _, f := range s.fields {
 		switch value := n.get(f.name); {
+		case f.secret:
+			d.secret(n, f)
 		case value != nil:
 			d.decode(value, f.value)
 		case f.value.Kind() == reflect.Struct && scalars[f.value.Type()].parse == nil:
@@ -184,7 +186,7 @@ func (d *decoder) services(n *node, v reflect.Value) {
 				continue
 			}
 			value.up = n
-			a := Access{User: "{user}", ClientInfo: ClientInfoAuto, Login: LoginSame}
+			a := Access{User: "{user}", ClientInfo: ClientInfoAuto}
 			d.decode(value, reflect.ValueOf(&a).Elem())
 			if *v == nil {
 				*v = make(map[Service]Access)
@@ -202,8 +204,9 @@ type schema struct {
 }
 
 type field struct {
-	name  string
-	value reflect.Value
+	name   string
+	value  reflect.Value
+	secret bool // can stand in a file that name+"_file" names
 }
 
 // schemaOf reads the tags of a struct. The fields of an embedded struct are the outer one's.
@@ -221,7 +224,8 @@ func schemaOf(v reflect.Value) (s schema) {
 				s.more = append(serviceNames(Protocols()), inherited...)
 			}
 		case tag != "":
-			s.fields = append(s.fields, field{tag, v.Field(i)})
+			name, secret := strings.CutSuffix(tag, ",secret")
+			s.fields = append(s.fields, field{name, v.Field(i), secret})
 		}
 	}
 	return s
@@ -232,6 +236,9 @@ func (s schema) names() []string {
 	var names []string
 	for _, f := range s.fields {
 		names = append(names, f.name)
+		if f.secret {
+			names = append(names, f.name+"_file")
+		}
 	}
 	return append(names, s.more...)
 }

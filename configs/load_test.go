@@ -74,12 +74,14 @@ func TestDefaults(t *testing.T) {
 		[listen]
 		imaps = "127.0.0.1:0"
 		sieve = "unix:/run/sieve"
+		lmtp = "unix:/run/lmtp"
 		[tls]
 		certificates = "certs"
 		[[backend]]
 		name = "cyrus"
 		imap = "localhost:143"
-		sieve = "unix:/run/cyrus/sieve"`)
+		sieve = "unix:/run/cyrus/sieve"
+		lmtp = "unix:/run/cyrus/lmtp"`)
 	if got.Hostname == "" {
 		t.Error("no host name")
 	}
@@ -88,14 +90,14 @@ func TestDefaults(t *testing.T) {
 		Listen: Listen{Listeners: []Listener{
 			{Service: IMAPS, Address: Address{"tcp", "127.0.0.1:0"}, Name: "imaps", TLS: TLSImplicit, Line: 3},
 			{Service: Sieve, Address: Address{"unix", "/run/sieve"}, Name: "sieve", TLS: TLSStartTLS, Mode: 0o660, Line: 4},
+			{Service: LMTP, Address: Address{"unix", "/run/lmtp"}, Name: "lmtp", TLS: TLSNone, Mode: 0o660, Line: 5},
 		}},
 		TLS:   TLS{Certificates: []string{"/etc/jackdaw/certs"}, ClientUser: ClientUserEmail, MinVersion: tls.VersionTLS12},
 		Users: Users{Separators: "@%", Lowercase: true},
-		Backends: []Backend{{Name: "cyrus", Line: 7, Access: map[Service]Access{
-			IMAP: {Addresses: []Address{{"tcp", "localhost:143"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoAuto,
-				Login: LoginSame},
-			Sieve: {Addresses: []Address{{"unix", "/run/cyrus/sieve"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoAuto,
-				Login: LoginSame},
+		Backends: []Backend{{Name: "cyrus", Line: 8, Access: map[Service]Access{
+			IMAP:  plain(Address{"tcp", "localhost:143"}),
+			Sieve: plain(Address{"unix", "/run/cyrus/sieve"}),
+			LMTP:  plain(Address{"unix", "/run/cyrus/lmtp"}),
 		}}},
 		Limits: Limits{
 			LoginTimeout: time.Minute,
@@ -105,8 +107,26 @@ func TestDefaults(t *testing.T) {
 		},
 		Log: Log{Level: "info"},
 	}
-	if diff := cmp.Diff(want, got, comparePrefix); diff != "" {
+	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestNoCertificates: where no client is shown a certificate, none is asked for.
+func TestNoCertificates(t *testing.T) {
+	got := parse(t, `
+		[listen]
+		imap = "127.0.0.1:143"
+		lmtp = ["unix:/run/lmtp", { address = ":24", from = "192.0.2.0/24" }]
+		plaintext_from = "local"
+		[[backend]]
+		name = "cyrus"
+		imap = "unix:/run/cyrus/imap"
+		lmtp = "unix:/run/cyrus/lmtp"`)
+	for _, l := range got.Listen.Listeners {
+		if l.PlaintextFrom.Empty() != (l.Service == LMTP) {
+			t.Errorf("%s: plaintext from %v", l.Service, l.PlaintextFrom)
+		}
 	}
 }
 
@@ -117,7 +137,11 @@ hostname = "Mail.Example.net"
 [listen]
 imap = [":143", { address = "127.0.0.1:144", name = "webmail", plaintext_from = ["local"], from = [] }]
 sieve = { address = "[::1]:4190", tls = "implicit", default = "b.example", realm = "BÜCHER.example" }
+submission = { address = ":587", proxy_from = [] }
+lmtp = { address = ":24", tls = "starttls", from = "local" }
 from = ["192.0.2.0/24", "2001:db8::1"]
+proxy_from = "2001:db8::1"
+plaintext_from = []
 [[listen.imaps]]
 address = "unix:/run/jackdaw/imaps"
 mode = "0600"
@@ -126,12 +150,15 @@ group = "mail"
 certificates = ["/etc/certs", "more/certs"]
 default = ""
 min_version = "1.3"
+client_ca = "clients.pem"
+client_user = "cn"
 [users]
 realms = { "*.A.example" = "a.example", "mail.{domain}" = "{domain}" }
 default_realm = "example.net"
 unqualified = ["Cyrus"]
 separators = "@%!"
 lowercase = true
+impersonate_from = "local"
 [[route]]
 user = ["Cyrus", "*@Bücher.example"]
 client = "local"
@@ -154,6 +181,18 @@ address = ["10.0.0.1:4190", "unix:/run/sieve"]
 tls = "none"
 user = "{user}"
 accepts_any_password = true
+[[backend]]
+name = "store2"
+imap = { address = "10.0.0.2:143", login = "master", external_login = "same", client_info = "id" }
+submission = { address = "10.0.0.2:587", external_login = "xclient", client_info = "xclient" }
+sieve = "10.0.0.2:4190"
+lmtp = { address = "[2001:db8::2]:24", login_user = "lmtp", login_password = "other secret" }
+tls = "none"
+client_info = "proxy"
+external_login = "authzid"
+login_user = "proxy"
+login_password = "secret"
+source = ["192.0.2.9", "2001:DB8::9"]
 [limits]
 login_timeout = "10s"
 idle_timeout = { imap = "1h" }
@@ -165,46 +204,68 @@ format = "json"
 `)
 	from := Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")}}
 	local := Networks{Prefixes: localPrefixes(), Unix: true}
+	proxies := Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/128")}}
+	peers := Peers{From: from, ProxyFrom: proxies}
+	source := []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")}
 	want := &Config{
 		Hostname: "mail.example.net",
 		Listen: Listen{
 			Listeners: []Listener{
-				{Service: IMAP, Address: Address{"tcp", ":143"}, Name: "imap", TLS: TLSStartTLS, Peers: Peers{From: from}, Line: 4},
+				{Service: IMAP, Address: Address{"tcp", ":143"}, Name: "imap", TLS: TLSStartTLS, Peers: peers, Line: 4},
 				{Service: IMAP, Address: Address{"tcp", "127.0.0.1:144"}, Name: "webmail", TLS: TLSStartTLS,
-					Peers: Peers{PlaintextFrom: local}, Line: 4},
+					Peers: Peers{PlaintextFrom: local, ProxyFrom: proxies}, Line: 4},
 				{Service: IMAPS, Address: Address{"unix", "/run/jackdaw/imaps"}, Name: "imaps", TLS: TLSImplicit, Mode: 0o600,
-					Group: "mail", Peers: Peers{From: from}, Line: 7},
+					Group: "mail", Peers: peers, Line: 11},
+				{Service: Submission, Address: Address{"tcp", ":587"}, Name: "submission", TLS: TLSStartTLS,
+					Peers: Peers{From: from}, Line: 6},
 				{Service: Sieve, Address: Address{"tcp", "[::1]:4190"}, Name: "sieve", TLS: TLSImplicit, Default: new("b.example"),
-					Realm: "xn--bcher-kva.example", Peers: Peers{From: from}, Line: 5},
+					Realm: "xn--bcher-kva.example", Peers: peers, Line: 5},
+				{Service: LMTP, Address: Address{"tcp", ":24"}, Name: "lmtp", TLS: TLSStartTLS,
+					Peers: Peers{From: local, ProxyFrom: proxies}, Line: 7},
 			},
-			Peers: Peers{From: from},
+			Peers: peers,
 		},
-		TLS: TLS{Certificates: []string{"/etc/certs", "/etc/jackdaw/more/certs"}, Default: new(""), ClientUser: ClientUserEmail,
-			MinVersion: tls.VersionTLS13},
+		TLS: TLS{Certificates: []string{"/etc/certs", "/etc/jackdaw/more/certs"}, Default: new(""),
+			ClientCA: "/etc/jackdaw/clients.pem", ClientUser: ClientUserCN, MinVersion: tls.VersionTLS13},
 		Users: Users{
-			Realms:       map[string]string{"*.a.example": "a.example", "mail.{domain}": "{domain}"},
-			DefaultRealm: "example.net",
-			Unqualified:  []string{"cyrus"},
-			Separators:   "@%!",
-			Lowercase:    true,
+			Realms:          map[string]string{"*.a.example": "a.example", "mail.{domain}": "{domain}"},
+			DefaultRealm:    "example.net",
+			Unqualified:     []string{"cyrus"},
+			Separators:      "@%!",
+			Lowercase:       true,
+			ImpersonateFrom: local,
 		},
 		Routes: []Route{
 			{User: []string{"cyrus", "*@xn--bcher-kva.example"}, Client: local, Listener: []string{"web*"},
-				Refuse: "administration is local", Line: 21},
+				Refuse: "administration is local", Line: 28},
 			{Domain: []string{"*.a.example"}, SNI: []string{"imap.a.example"}, Service: []Service{IMAP, IMAPS},
-				To: "s1.stores.example.net", Line: 26},
+				To: "s1.stores.example.net", Line: 33},
 		},
 		Backends: []Backend{{
 			Name:     "*.stores.example.net",
 			Examples: []string{"s1.stores.example.net"},
 			Access: map[Service]Access{
 				IMAP: {Addresses: []Address{{"tcp", "{name}:143"}}, TLS: TLSStartTLS, TLSCA: "/etc/jackdaw/ca.pem",
-					User: "{local}%{domain}", ClientInfo: ClientInfoAuto, Login: LoginSame},
+					User: "{local}%{domain}", ClientInfo: ClientInfoAuto, Login: LoginSame, ExternalLogin: LoginSame},
 				// The authorities that the others need are none of its business.
 				Sieve: {Addresses: []Address{{"tcp", "10.0.0.1:4190"}, {"unix", "/run/sieve"}}, TLS: TLSNone, User: "{user}",
-					ClientInfo: ClientInfoAuto, Login: LoginSame, AcceptsAnyPassword: true},
+					ClientInfo: ClientInfoAuto, Login: LoginSame, ExternalLogin: LoginSame, AcceptsAnyPassword: true},
 			},
-			Line: 31,
+			Line: 38,
+		}, {
+			Name: "store2",
+			Access: map[Service]Access{
+				IMAP: {Addresses: []Address{{"tcp", "10.0.0.2:143"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoID,
+					Login: LoginMaster, ExternalLogin: LoginSame, LoginUser: "proxy", LoginPassword: "secret", Source: source},
+				// Nor is the proxy's own password.
+				Submission: {Addresses: []Address{{"tcp", "10.0.0.2:587"}}, TLS: TLSNone, User: "{user}",
+					ClientInfo: ClientInfoXCLIENT, Login: LoginSame, ExternalLogin: LoginXCLIENT, Source: source},
+				Sieve: {Addresses: []Address{{"tcp", "10.0.0.2:4190"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoProxy,
+					Login: LoginSame, ExternalLogin: LoginAuthzid, LoginUser: "proxy", LoginPassword: "secret", Source: source},
+				LMTP: {Addresses: []Address{{"tcp", "[2001:db8::2]:24"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoProxy,
+					Login: LoginSame, ExternalLogin: LoginSame, LoginUser: "lmtp", LoginPassword: "other secret", Source: source},
+			},
+			Line: 50,
 		}},
 		Limits: Limits{
 			LoginTimeout: 10 * time.Second,
@@ -214,9 +275,15 @@ format = "json"
 		},
 		Log: Log{Level: "debug", Format: "json"},
 	}
-	if diff := cmp.Diff(want, got, comparePrefix); diff != "" {
+	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+}
+
+// plain is the way to a store of which nothing but the address is said.
+func plain(addresses ...Address) Access {
+	return Access{Addresses: addresses, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoAuto, Login: LoginSame,
+		ExternalLogin: LoginSame}
 }
 
 // idleTimeout is one value for all services but some.
@@ -229,7 +296,10 @@ func idleTimeout(all time.Duration, but PerService[time.Duration]) PerService[ti
 	return timeout
 }
 
-var comparePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+var compare = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+}
 
 func parse(t *testing.T, data string) *Config {
 	t.Helper()

@@ -2,7 +2,6 @@ package configs
 
 import (
 	"crypto/tls"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -33,8 +32,11 @@ func defaults() *Config {
 
 func newListener(s Service) Listener {
 	l := Listener{Service: s, Name: string(s), TLS: TLSStartTLS}
-	if s.ImplicitTLS() {
+	switch {
+	case s.ImplicitTLS():
 		l.TLS = TLSImplicit
+	case s == LMTP:
+		l.TLS = TLSNone
 	}
 	return l
 }
@@ -70,8 +72,10 @@ func (l *Listener) check(d *decoder, n *node) {
 		d.errorf(n.at("name"), "a listener's name cannot be empty")
 	}
 	switch {
-	case l.TLS == TLSNone:
-		d.errorf(n.at("tls"), "a listener always offers TLS; for clients that may log in without it use plaintext_from")
+	case l.TLS == TLSNone && l.Service != LMTP:
+		d.errorf(n.at("tls"), "%s always offers TLS; for clients that may log in without it use plaintext_from", l.Service)
+	case l.TLS == TLSNone && l.Default != nil:
+		d.errorf(n.at("default"), needsTLS, "default")
 	case l.Service.ImplicitTLS() && l.TLS == TLSStartTLS:
 		d.errorf(n.at("tls"), "%s begins with TLS; for STARTTLS listen for %s", l.Service, l.Service.Protocol())
 	}
@@ -80,6 +84,22 @@ func (l *Listener) check(d *decoder, n *node) {
 		d.canonical(n.at("default"), l.Default, DNSName)
 	}
 	l.checkSocket(d, n)
+	if l.Service == LMTP {
+		l.checkLMTP(d, n)
+	}
+}
+
+const needsTLS = `%s is of no use without TLS; say tls = "implicit" or tls = "starttls"`
+
+// checkLMTP asks who may connect: LMTP has no login, and whoever can connect can deliver.
+func (l *Listener) checkLMTP(d *decoder, n *node) {
+	if value := n.values["plaintext_from"]; value != nil {
+		d.errorf(value, "plaintext_from is about logins, and lmtp has none; who may deliver is said in from")
+	}
+	l.PlaintextFrom = Networks{}
+	if (l.Address.wildcard() || !l.Address.local()) && len(n.get("from").list()) == 0 {
+		d.errorf(n, "lmtp on %s can be reached from beyond this machine, and has no login; say in from who may deliver", l.Address)
+	}
 }
 
 // checkSocket looks at what only a unix socket has.
@@ -105,6 +125,10 @@ func (t *TLS) check(d *decoder, n *node) {
 	d.canonicalList(n.get("certificates"), t.Certificates, d.relative)
 	if t.Default != nil {
 		d.canonical(n.at("default"), t.Default, DNSName)
+	}
+	d.canonical(n.at("client_ca"), &t.ClientCA, d.relative)
+	if value := n.get("client_user"); value != nil && t.ClientCA == "" {
+		d.errorf(value, "client_user is of no use without client_ca")
 	}
 }
 
@@ -189,129 +213,6 @@ func (r *Route) check(d *decoder, n *node) {
 // unconditional reports whether a route matches everything.
 func (r *Route) unconditional(n *node) bool {
 	return !slices.ContainsFunc(n.keys, func(key string) bool { return key != "to" && key != "refuse" })
-}
-
-func (b *Backend) check(d *decoder, n *node) {
-	b.checkName(d, n)
-	if !slices.ContainsFunc(n.keys, func(key string) bool { return Service(key).Known() }) {
-		d.errorf(n, `backend %q offers no service; give it an address, such as imap = "127.0.0.1:143"`, b.Name)
-	}
-	wildcard := strings.HasPrefix(b.Name, "*")
-	b.checkTLS(d, n)
-	b.checkAddresses(d, n, wildcard)
-	b.checkExamples(d, n.get("examples"), wildcard)
-}
-
-func (b *Backend) checkName(d *decoder, n *node) {
-	parent, wildcard := strings.CutPrefix(b.Name, "*.")
-	switch {
-	case n.get("name") == nil:
-		d.errorf(n, "a backend needs a name")
-	case wildcard:
-		ascii, err := DNSName(parent)
-		if err != nil {
-			d.errorf(n.at("name"), "%s: %s", n.at("name").path, err)
-		}
-		b.Name = "*." + ascii
-	case b.Name == "" || strings.ContainsFunc(b.Name, unfitName):
-		d.errorf(n.at("name"), `the name of a backend is of letters, digits, ".", "-" and "_", or begins with "*."; not %q`,
-			b.Name)
-	}
-}
-
-func unfitName(r rune) bool { return !isBare(r) && r != '.' }
-
-// checkTLS refuses settings for TLS where no service of the backend uses it.
-func (b *Backend) checkTLS(d *decoder, n *node) {
-	for _, a := range b.Access {
-		if a.TLS != TLSNone {
-			return
-		}
-	}
-	for _, key := range []string{"tls_name", "tls_ca"} {
-		if value := n.get(key); value != nil {
-			d.errorf(value, useless, key)
-		}
-	}
-}
-
-const useless = `%s is of no use without TLS; say tls = "implicit" or tls = "starttls"`
-
-func (b *Backend) checkAddresses(d *decoder, n *node, wildcard bool) {
-	for service, access := range b.Access {
-		for _, a := range access.Addresses {
-			if strings.Contains(a.Address, "{name}") && !wildcard {
-				d.errorf(n.at(string(service)), `%s: {name} is for a backend whose name begins with "*."`, a)
-			}
-		}
-	}
-}
-
-func (b *Backend) checkExamples(d *decoder, n *node, wildcard bool) {
-	d.canonicalList(n, b.Examples, DNSName)
-	switch {
-	case n == nil:
-	case !wildcard:
-		d.errorf(n, `examples are for a backend whose name begins with "*."`)
-	default:
-		for i, example := range b.Examples {
-			if example != "" && wildcardOf(example) != b.Name {
-				d.errorf(n.list()[i], "example %q is not covered by %q, where * is exactly one label", example, b.Name)
-			}
-		}
-	}
-}
-
-func (a *Access) check(d *decoder, n *node) {
-	if len(a.Addresses) == 0 {
-		d.errorf(n.at("address"), "%s needs an address", n.path)
-	}
-	for i, address := range a.Addresses {
-		if address.Network == "tcp" && (address.host() == "" || address.port() == "0") {
-			d.errorf(n.at("address").list()[i], "%s: %q: the store's host and port must be given", n.path, address)
-		}
-	}
-	if err := checkForm(a.User); err != nil {
-		d.errorf(n.at("user"), "user: %s", err)
-	}
-	d.canonical(n.at("tls_name"), &a.TLSName, hostName)
-	d.canonical(n.at("tls_ca"), &a.TLSCA, d.relative)
-	a.checkTLS(d, n)
-}
-
-func (a *Access) checkTLS(d *decoder, n *node) {
-	local := !slices.ContainsFunc(a.Addresses, func(a Address) bool { return !a.local() })
-	switch {
-	case n.get("tls") == nil && !local:
-		d.errorf(n, `%s leads beyond this machine; say tls = "implicit", "starttls" or "none"`, n.path)
-		return
-	case n.get("tls") == nil:
-		a.TLS = TLSNone
-	}
-	unix := slices.ContainsFunc(a.Addresses, func(a Address) bool { return a.Network == "unix" })
-	switch {
-	case a.TLS == TLSNone:
-		a.TLSName, a.TLSCA = "", ""
-		for _, key := range []string{"tls_name", "tls_ca"} {
-			if value := n.values[key]; value != nil {
-				d.errorf(value, useless, key)
-			}
-		}
-	case a.TLS != "" && unix && a.TLSName == "":
-		d.errorf(n, "%s: TLS over a unix socket needs tls_name, the name that the certificate is checked for", n.path)
-	}
-}
-
-// checkForm looks at the form in which a store gets a user's name.
-func checkForm(form string) error {
-	rest := strings.NewReplacer("{user}", "", "{local}", "", "{domain}", "").Replace(form)
-	switch {
-	case strings.ContainsAny(rest, "{}"):
-		return fmt.Errorf("%q: only {user}, {local} and {domain} can stand in braces", form)
-	case !strings.Contains(form, "{user}") && !strings.Contains(form, "{local}"):
-		return fmt.Errorf("%q is the same name for everybody; write {user} or {local} into it", form)
-	}
-	return nil
 }
 
 func (l *Limits) check(d *decoder, n *node) {

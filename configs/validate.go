@@ -24,6 +24,7 @@ func (c *Config) check(d *decoder, n *node) {
 	c.checkListeners(d, n)
 	c.checkCertificates(d, n)
 	c.checkBackends(d, n)
+	c.checkLogins(d, n)
 	c.checkServices(d)
 	c.checkLoops(d, n)
 	c.checkRoutes(d, n)
@@ -60,9 +61,11 @@ func (c *Config) checkListeners(d *decoder, n *node) {
 	}
 }
 
-// checkCertificates asks for certificates unless all clients may do without TLS.
+// checkCertificates asks for certificates unless all listeners can do without TLS.
 func (c *Config) checkCertificates(d *decoder, n *node) {
-	needed := slices.ContainsFunc(c.Listen.Listeners, func(l Listener) bool { return l.PlaintextFrom.Empty() })
+	needed := slices.ContainsFunc(c.Listen.Listeners, func(l Listener) bool {
+		return l.TLS == TLSImplicit || l.TLS == TLSStartTLS && l.PlaintextFrom.Empty()
+	})
 	if needed && len(c.TLS.Certificates) == 0 {
 		d.errorf(n.at("tls"), `no certificates; name files or directories in [tls], such as `+
 			`certificates = ["/etc/letsencrypt/live"]`)
@@ -79,6 +82,28 @@ func (c *Config) checkBackends(d *decoder, n *node) {
 			d.errorf(&node{line: b.Line}, "backend %q is already given in line %d", b.Name, line)
 		}
 		lines[b.Name] = b.Line
+	}
+}
+
+// checkLogins refuses to enter a store on the proxy's word where the proxy verifies nobody.
+func (c *Config) checkLogins(d *decoder, n *node) {
+	if c.TLS.ClientCA != "" {
+		return
+	}
+	for i, b := range c.Backends {
+		for service, a := range b.Access {
+			n := n.get("backend").list()[i].values[string(service)]
+			if service == LMTP {
+				continue
+			}
+			if value := n.get("external_login"); value != nil {
+				d.errorf(value, "external_login is for users with a client certificate, and [tls] client_ca does not ask for any")
+			}
+			if a.Login != LoginSame && a.Login != "" {
+				d.errorf(n.at("login"), "login = %q is for users whom jackdaw has verified itself, so far by client certificate "+
+					"only; say external_login, with [tls] client_ca", a.Login)
+			}
+		}
 	}
 }
 
