@@ -43,6 +43,46 @@ func (b *Backend) checkName(d *decoder, n *node) {
 
 func unfitName(r rune) bool { return !isBare(r) && r != '.' }
 
+// uses tells which ways to a store have a use for some keys, and what errors say where none has.
+var uses = []struct {
+	by        func(Service, Access) bool
+	complaint string
+	keys      []string
+}{
+	{func(_ Service, a Access) bool { return a.TLS != TLSNone }, needsTLS, []string{"tls_name", "tls_ca"}},
+	{func(_ Service, a Access) bool { return !a.onlyUnix() }, "%s is of no use for unix sockets", []string{"source"}},
+	{func(s Service, _ Access) bool { return s != LMTP }, "%s is of no use for lmtp, which has no login",
+		[]string{"login", "external_login", "accepts_any_password"}},
+	{func(s Service, a Access) bool { return a.needsCredentials(s) },
+		`%s is of no use here; it is for lmtp, and for login or external_login = "authzid" or "master"`,
+		[]string{"login_user", "login_password", "login_password_file"}},
+}
+
+// checkUses refuses a key in the table of a service that has no use for it, and in the backend's own if no service has.
+func (b *Backend) checkUses(d *decoder, n *node) {
+	for _, use := range uses {
+		used := false
+		for service, a := range b.Access {
+			if use.by(service, a) {
+				used = true
+			} else {
+				d.useless(n.values[string(service)], use.keys, use.complaint)
+			}
+		}
+		if !used {
+			d.useless(n, use.keys, use.complaint)
+		}
+	}
+}
+
+func (d *decoder) useless(n *node, keys []string, complaint string) {
+	for _, key := range keys {
+		if value := n.values[key]; value != nil {
+			d.errorf(value, complaint, key)
+		}
+	}
+}
+
 func (b *Backend) checkAddresses(d *decoder, n *node, wildcard bool) {
 	for service, access := range b.Access {
 		for _, a := range access.Addresses {

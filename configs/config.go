@@ -3,7 +3,9 @@
 // are reported at once.
 //
 // The struct tree in this file is the schema: a key is what a `toml` tag says, and a key that stands in no tag does
-// not exist. What Load returns has every default filled in, so that nobody else knows a default.
+// not exist. Where a tag ends in ",secret", there is one more key, with "_file" behind the name: the file that holds the
+// secret in its one line, read by Load. Of the two keys a table has one at most. What Load returns has every default filled
+// in, so that nobody else knows a default.
 package configs
 
 import (
@@ -33,14 +35,18 @@ type Listen struct {
 	Peers
 }
 
-// Peers says what the network that a client comes from decides. It stands in [listen] for all listeners, or in a listener's table.
+// Peers says what the network that a client comes from decides. It stands in [listen] for all listeners, or in a listener's
+// table, where it replaces what [listen] says, key by key.
 type Peers struct {
-	// From holds the networks that may connect at all; empty means all.
+	// From holds the networks that may connect at all; empty means all. It is about peers, not about the clients of whom a
+	// PROXY header speaks. An lmtp listener on TCP must have it, unless it listens on loopback: LMTP has no login.
 	From Networks `toml:"from"`
-	// PlaintextFrom holds the networks that may log in without TLS.
+	// PlaintextFrom holds the networks of clients that may log in without TLS; default: none. An lmtp listener has no use
+	// for it; what [listen] says is not copied there.
 	PlaintextFrom Networks `toml:"plaintext_from"`
-	// ProxyFrom holds the networks of peers that must begin with a PROXY header, and of nobody else is one taken. What the
-	// header says of the client replaces the peer everywhere but in From.
+	// ProxyFrom holds the networks of peers, such as a load balancer, that must begin with a PROXY header, version 1 or 2;
+	// default: none. Of no other peer is one taken. The client of whom the header speaks takes the place of the peer
+	// everywhere but in From.
 	ProxyFrom Networks `toml:"proxy_from"`
 }
 
@@ -51,11 +57,13 @@ type Listener struct {
 	Address Address `toml:"address"`
 	// Name is what routes and logs call the listener; default: the service's name.
 	Name string `toml:"name"`
-	// Default names the certificate for clients without SNI or with an unknown name; nil: as [tls] default says.
+	// Default names the certificate for clients without SNI or with an unknown name; nil: as [tls] default says. Without
+	// TLS it is an error.
 	Default *string `toml:"default"`
 	// Realm completes user names without a domain, before any realm that SNI gives.
 	Realm string `toml:"realm"`
-	// TLS is TLSImplicit or TLSStartTLS; default: as the service is registered.
+	// TLS is TLSImplicit or TLSStartTLS, which imaps, pop3s and submissions cannot have; default: as the service is
+	// registered. For lmtp it is TLSNone by default, and for no other service can it be.
 	TLS TLSMode `toml:"tls"`
 	// Mode and Group are set on a unix socket; default: 0660 and the process's group.
 	Mode  fs.FileMode `toml:"mode"`
@@ -68,7 +76,7 @@ type Listener struct {
 // TLSMode says when TLS begins on a connection.
 type TLSMode string
 
-// The modes. A listener is never TLSNone.
+// The modes. No listener is TLSNone but one for LMTP.
 const (
 	TLSNone     TLSMode = "none"
 	TLSStartTLS TLSMode = "starttls"
@@ -77,15 +85,17 @@ const (
 
 // TLS is the [tls] table.
 type TLS struct {
-	// Certificates are files or directories, searched deep and watched.
+	// Certificates are files or directories, searched deep and watched. They must be given unless no listener needs them:
+	// all have TLSNone, or TLSStartTLS and PlaintextFrom.
 	Certificates []string `toml:"certificates"`
 	// Default names the certificate for clients without SNI or with an unknown name. nil: Hostname's certificate, if
 	// there is one. "": such a client gets the alert unrecognized_name.
 	Default *string `toml:"default"`
-	// ClientCA is a PEM file with the authorities of client certificates; "": no client is asked for one. Who shows one may
-	// log in by SASL EXTERNAL.
+	// ClientCA is a PEM file with the authorities of client certificates; default: "", no client is asked for one. Nobody
+	// has to show one, but who does may log in by SASL EXTERNAL, to stores that have an external_login.
 	ClientCA string `toml:"client_ca"`
-	// ClientUser tells where in a client's certificate its user's name stands; default ClientUserEmail.
+	// ClientUser tells where in a client's certificate its user's name stands; default ClientUserEmail. Without ClientCA it
+	// is an error.
 	ClientUser ClientUser `toml:"client_user"`
 	// MinVersion is a version of package crypto/tls; in the file "1.2" (the default) or "1.3".
 	MinVersion TLSVersion `toml:"min_version"`
@@ -96,8 +106,8 @@ type ClientUser string
 
 // The places that a user's name can stand in.
 const (
-	ClientUserEmail ClientUser = "email" // the one rfc822Name among the subject's alternative names
-	ClientUserCN    ClientUser = "cn"    // the one common name of the subject
+	ClientUserEmail ClientUser = "email" // the only rfc822Name among the subject's alternative names
+	ClientUserCN    ClientUser = "cn"    // the only common name of the subject
 )
 
 // TLSVersion is a version as package crypto/tls numbers it; in the file "1.2" or "1.3".
@@ -116,8 +126,9 @@ type Users struct {
 	Separators string `toml:"separators"`
 	// Lowercase folds names to lower case; default true.
 	Lowercase bool `toml:"lowercase"`
-	// ImpersonateFrom holds the networks of clients that may act as another user where the store lets them: SASL with an
-	// authorization identity, and names of the form user*master.
+	// ImpersonateFrom holds the networks of clients that may act as another user, if the store lets them: by a SASL
+	// authorization identity that is not their own name, or by a name of the form user*master. The user acted for decides
+	// about the route. Default: none; from elsewhere it is refused here.
 	ImpersonateFrom Networks `toml:"impersonate_from"`
 }
 
@@ -151,7 +162,8 @@ type Backend struct {
 }
 
 // Access is the way to one service of a backend. In the file it is an address, a list of addresses, or a table; every
-// key but address may stand in the backend's own table, too.
+// key but address may stand in the backend's own table, too. A key that a service has no use for is an error in its table;
+// in the backend's it is one if no service has a use for it.
 type Access struct {
 	// Addresses are ways to the same store, tried in order. "{name}" stands for a wildcard backend's name.
 	Addresses []Address `toml:"address"`
@@ -163,18 +175,22 @@ type Access struct {
 	TLSCA string `toml:"tls_ca"`
 	// User is the form of the user's name at this store: {user}, {local}, {domain} and other text; default "{user}".
 	User string `toml:"user"`
-	// ClientInfo tells how the client's address travels to the store; default ClientInfoAuto.
+	// ClientInfo tells how the client's address travels to the store; default ClientInfoAuto. What a service does not know
+	// is an error, also where the backend's table says it for all.
 	ClientInfo ClientInfo `toml:"client_info"`
-	// Login is how a user enters the store whose password was given; default LoginSame. Any other form is for attempts that
-	// the proxy itself has verified, and for no others.
+	// Login is how a user enters the store who has given a password; default LoginSame. Any other form is for users whom
+	// jackdaw has verified itself, and keeps out all others. So far it verifies client certificates alone, so that any other
+	// form without [tls] client_ca is an error, and ExternalLogin is what is wanted. LMTP has no login.
 	Login LoginForm `toml:"login"`
-	// ExternalLogin is how a user enters who has shown a client certificate; default: Login. LoginSame keeps them out.
+	// ExternalLogin is how a user enters who has shown a client certificate; default: Login. LoginSame keeps them out, for
+	// they have given nothing that could be shown to the store. Without [tls] client_ca it is an error.
 	ExternalLogin LoginForm `toml:"external_login"`
-	// LoginUser and LoginPassword are the proxy's own at this store: for LoginAuthzid and LoginMaster, and for LMTP, where
-	// they are shown to any store that has AUTH. LoginPasswordFile holds the password, without the line end; Load has read it.
-	LoginUser     string `toml:"login_user"`
+	// LoginUser and LoginPassword are jackdaw's own at this store. LoginAuthzid and LoginMaster must have both. For LMTP
+	// both or none is given; if both, they are shown to a store that offers AUTH. Elsewhere they are "".
+	LoginUser     string `toml:"login_user"` // without "*"
 	LoginPassword string `toml:"login_password,secret"`
-	// Source holds local addresses to connect from, taken in turn.
+	// Source holds IP addresses of this host to connect from, taken in turn; default: the system chooses. To a store's
+	// address that is no host name leads one of the same family, or it is an error. Unix sockets have no use for it.
 	Source []netip.Addr `toml:"source"`
 	// AcceptsAnyPassword says that the operator knows that this store lets anybody in, and wants no self-test.
 	AcceptsAnyPassword bool `toml:"accepts_any_password"`
@@ -185,11 +201,11 @@ type ClientInfo string
 
 // The ways.
 const (
-	ClientInfoAuto    ClientInfo = "auto"    // what the store announces, of ID and XCLIENT
+	ClientInfoAuto    ClientInfo = "auto"    // by ID or XCLIENT, where the store announces it
 	ClientInfoNone    ClientInfo = "none"    // not at all
-	ClientInfoID      ClientInfo = "id"      // IMAP: ID, as Dovecot takes it
-	ClientInfoXCLIENT ClientInfo = "xclient" // POP3, SMTP, LMTP and ManageSieve: XCLIENT
-	ClientInfoProxy   ClientInfo = "proxy"   // a PROXY header, version 2
+	ClientInfoID      ClientInfo = "id"      // imap: by ID, as Dovecot takes it from login_trusted_networks
+	ClientInfoXCLIENT ClientInfo = "xclient" // pop3, submission, sieve and lmtp: by XCLIENT, as Dovecot and Postfix take it
+	ClientInfoProxy   ClientInfo = "proxy"   // by a PROXY header, version 2, before anything else
 )
 
 // LoginForm is a way for a user to enter a store.
@@ -198,17 +214,18 @@ type LoginForm string
 // The forms.
 const (
 	LoginSame    LoginForm = "same"    // as the client said it
-	LoginAuthzid LoginForm = "authzid" // SASL PLAIN by the proxy's own name, with the user to act for
-	LoginMaster  LoginForm = "master"  // the proxy's own password, for user*login_user
-	LoginXCLIENT LoginForm = "xclient" // submission: XCLIENT LOGIN=user, and no AUTH
+	LoginAuthzid LoginForm = "authzid" // by SASL PLAIN with LoginUser and LoginPassword, on the user's behalf
+	LoginMaster  LoginForm = "master"  // as user*LoginUser with LoginPassword
+	LoginXCLIENT LoginForm = "xclient" // submission only: by XCLIENT LOGIN=user, and no AUTH
 )
 
 // Limits is the [limits] table. Durations are positive.
 type Limits struct {
 	// LoginTimeout runs from accept to the end of the login; default 60s.
 	LoginTimeout time.Duration `toml:"login_timeout"`
-	// IdleTimeout ends a logged-in session in which nothing moves; default 35m (RFC 9051 section 5.4 asks for 30).
-	// One duration, or a table by service.
+	// IdleTimeout ends a logged-in session, or one of LMTP, in which nothing moves; default 35m for every service: RFC 9051
+	// section 5.4 asks for 30, RFC 1939 section 3 for 10, RFC 5321 section 4.5.3.2.7 for 5. One duration, or a table by
+	// service.
 	IdleTimeout PerService[time.Duration] `toml:"idle_timeout"`
 	// Attempts is how many logins may fail on one connection; default 3.
 	Attempts int `toml:"attempts"`

@@ -46,11 +46,27 @@ func wantedErrors(file, data string) Errors {
 	return wanted
 }
 
+// TestExamples reads the examples where a password lies beside them.
 func TestExamples(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "cyrus.password"), "secret\n")
 	for _, file := range files(t, "*.toml") {
-		if _, err := Load(file); err != nil {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		example := filepath.Join(dir, file)
+		write(t, example, string(data))
+		if _, err := Load(example); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func write(t *testing.T, file, contents string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(contents), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package configs
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,9 +29,7 @@ func TestSecretFile(t *testing.T) {
 	} {
 		d := &decoder{dir: t.TempDir()}
 		file := filepath.Join(d.dir, "password")
-		if err := os.WriteFile(file, []byte(test.contents), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, file, test.contents)
 		got, err := d.readSecret("password")
 		if err != nil {
 			got = strings.TrimPrefix(err.Error(), file+": ")
@@ -47,9 +44,7 @@ func TestSecretFile(t *testing.T) {
 func TestSecretInherited(t *testing.T) {
 	dir := t.TempDir()
 	for name, contents := range map[string]string{"a": "from a\n", "b": "from b\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(contents), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, filepath.Join(dir, name), contents)
 	}
 	for _, test := range []struct{ backend, lmtp, want string }{
 		{`login_password = "here"`, ``, "here"},
