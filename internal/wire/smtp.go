@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -98,6 +99,42 @@ func (r Reply) Text() string {
 		}
 		return c
 	}, strings.Join(r.Lines, " "))
+}
+
+// maxReplyLine bounds a line of a reply (RFC 5321 section 4.5.3.1.5), less its end.
+const maxReplyLine = 512 - len("\r\n")
+
+// Line is the reply in one line, as a server's that another server asked: printable, bounded, and with an enhanced status code
+// (RFC 2034 section 4), which is a general one where the reply has none of its class.
+func (r Reply) Line() string {
+	class := r.Code / 100
+	status := fmt.Sprintf("%d.0.0", class)
+	var text []string
+	for i, line := range r.Lines {
+		own, rest, _ := strings.Cut(line, " ")
+		if !isStatus(own, class) {
+			rest = line
+		} else if i == 0 {
+			status = own
+		}
+		text = append(text, rest)
+	}
+	line := fmt.Sprintf("%d %s %s", r.Code, status, Reply{Lines: text}.Text())
+	return strings.TrimRight(line[:min(len(line), maxReplyLine)], " ")
+}
+
+// isStatus recognises an enhanced status code of a class (RFC 3463 section 2).
+func isStatus(s string, class int) bool {
+	parts := strings.Split(s, ".")
+	if len(parts) != 3 || parts[0] != strconv.Itoa(class) {
+		return false
+	}
+	for _, part := range parts[1:] {
+		if n, err := strconv.ParseUint(part, 10, 16); err != nil || n > 999 || len(part) > 3 {
+			return false
+		}
+	}
+	return true
 }
 
 // Positive reports whether the server has done what it was asked to do.
