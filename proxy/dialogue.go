@@ -39,7 +39,7 @@ type protocol struct {
 
 var protocols = map[configs.Service]protocol{
 	configs.IMAP:       {dialogue: newIMAP, promise: imapPromise, bye: imapBye},
-	configs.Submission: {dialogue: newSubmission, promise: submissionPromise, bye: submissionBye, guard: newSubmissionGuard},
+	configs.Submission: {dialogue: newSubmission, promise: submissionPromise, bye: smtpBye, guard: newSubmissionGuard},
 	configs.Sieve:      {dialogue: newSieve, promise: sievePromise, bye: sieveBye, guard: newSieveGuard},
 }
 

@@ -4,35 +4,23 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"jackdaw/backends"
-	"jackdaw/configs"
 	"jackdaw/internal/wire"
 )
 
 // submissionDialogue talks SMTP to a client up to its login (RFC 6409, RFC 5321, RFC 4954). No command here sends mail: until
 // a store has let the client in, there is no way to one.
 type submissionDialogue struct {
-	talk
+	smtpTalk
 	extended bool // the client has said EHLO
 }
 
-func newSubmission(s *session) Dialogue { return &submissionDialogue{talk: talk{session: s}} }
-
-// submissionBye ends a session with 421, which may come at any time (RFC 5321 section 3.8).
-func submissionBye(r Reason) string {
-	code := "4.7.0"
-	switch r {
-	case ReasonTimeout, ReasonIdle:
-		code = "4.4.2"
-	case ReasonShutdown:
-		code = "4.3.2"
-	}
-	return "421 " + code + " " + r.sentence() + "\r\n"
+func newSubmission(s *session) Dialogue {
+	return &submissionDialogue{smtpTalk: smtpTalk{talk{session: s}}}
 }
 
-func (d *submissionDialogue) Bye(r Reason) { d.conn.Send(submissionBye(r)) }
+func (d *submissionDialogue) Bye(r Reason) { d.conn.Send(smtpBye(r)) }
 
 func (d *submissionDialogue) Greet() error {
 	d.say("220 ", d.hostname(), " ESMTP ready")
@@ -108,18 +96,6 @@ func (d *submissionDialogue) command(line string) (*Attempt, error) {
 	return nil, d.mistaken("500 5.5.1 Command unknown")
 }
 
-// say answers the command at hand.
-func (d *submissionDialogue) say(parts ...string) {
-	d.conn.Send(parts...)
-	d.conn.Send("\r\n")
-}
-
-// mistaken answers what the client should not have said.
-func (d *submissionDialogue) mistaken(reply string) error {
-	d.say(reply)
-	return d.mistake()
-}
-
 // ehlo lists what the client can do now: what the stores have in common, and what the proxy does itself.
 func (d *submissionDialogue) ehlo(name string) (*Attempt, error) {
 	if !d.hello(name) {
@@ -138,11 +114,7 @@ func (d *submissionDialogue) ehlo(name string) (*Attempt, error) {
 	if mechanisms := d.mechanisms(caps); mechanisms != nil {
 		lines = append(lines, "AUTH "+strings.Join(mechanisms, " "))
 	}
-	last := len(lines) - 1
-	for _, line := range lines[:last] {
-		d.say("250-", line)
-	}
-	d.say("250 ", lines[last])
+	d.list(lines)
 	return nil, nil
 }
 
@@ -153,23 +125,6 @@ func (d *submissionDialogue) helo(name string) (*Attempt, error) {
 	d.extended, d.promised = false, nil
 	d.say("250 ", d.hostname())
 	return nil, nil
-}
-
-// maxHello is the length that a domain may have (RFC 5321 section 4.5.3.1.2).
-const maxHello = 255
-
-// hello keeps what the client calls itself. It travels to the store, so it must be one word of visible ASCII; a name in other
-// letters becomes its ASCII form.
-func (d *submissionDialogue) hello(name string) bool {
-	d.peer.Hello = ""
-	if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) && utf8.ValidString(name) {
-		name, _ = configs.DNSName(name)
-	}
-	if name == "" || len(name) > maxHello || !utf8.ValidString(name) {
-		return false
-	}
-	d.peer.Hello = name
-	return true
 }
 
 func (d *submissionDialogue) noop(string) (*Attempt, error) {

@@ -58,21 +58,6 @@ func FuzzXText(f *testing.F) {
 	})
 }
 
-func TestHelloName(t *testing.T) {
-	for _, said := range []string{"a", "mail.a.example", "a_b", "[192.0.2.1]", "[IPv6:2001:db8::1]", "xn--a"} {
-		args := NewArgs(said)
-		if name, ok := args.HelloName(); name != said || !ok || !args.End() {
-			t.Errorf("%q is read as %q, %v", said, name, ok)
-		}
-	}
-	for _, said := range []string{"", " a", "a b", "a.", ".a", "a\tb", "ä", "a\x00", "a\r", "[", "[]", "[a b]", "a,b", "a=b", "a+20", x(256)} {
-		args := NewArgs(said)
-		if name, ok := args.HelloName(); ok && args.End() {
-			t.Errorf("%q is taken for %q", said, name)
-		}
-	}
-}
-
 func TestReplyLine(t *testing.T) {
 	for _, test := range []struct {
 		code  int

@@ -91,17 +91,6 @@ func (a *Args) domain() (string, bool) {
 	return domain, true
 }
 
-// HelloName consumes the name that a client gives itself (RFC 5321 section 4.1.1.1). Stores hear it.
-func (a *Args) HelloName() (string, bool) {
-	place := *a
-	name, ok := place.domain()
-	if !ok || strings.ContainsFunc(name, func(r rune) bool { return r >= 0x7f }) {
-		return "", false
-	}
-	*a = place
-	return name, true
-}
-
 // quotedLocal consumes a quoted string, in which a backslash may stand before anything printable.
 func (a *Args) quotedLocal() (string, bool) {
 	text := a.text()
