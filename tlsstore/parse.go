@@ -40,8 +40,18 @@ type digest [sha256.Size]byte
 
 // parse reads the certificates and private keys in a file, in whatever order they stand, and skips everything else.
 func parse(data []byte) (contents, error) {
-	var c contents
-	var certs []*x509.Certificate
+	certs, keys, err := parseBlocks(data)
+	if err != nil {
+		return contents{}, err
+	}
+	chains, err := buildChains(certs)
+	if err != nil {
+		return contents{}, err
+	}
+	return contents{chains, keys}, nil
+}
+
+func parseBlocks(data []byte) (certs []*x509.Certificate, keys []key, err error) {
 	wanted := countBegins(data)
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		switch {
@@ -50,27 +60,22 @@ func parse(data []byte) (contents, error) {
 		case block.Type == "CERTIFICATE":
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
-				return contents{}, fmt.Errorf("parsing a certificate: %w", err)
+				return nil, nil, fmt.Errorf("parsing a certificate: %w", err)
 			}
 			certs = append(certs, cert)
 		default:
 			k, err := parseKey(block)
 			if err != nil {
-				return contents{}, fmt.Errorf("parsing a private key: %w", err)
+				return nil, nil, fmt.Errorf("parsing a private key: %w", err)
 			}
-			c.keys = append(c.keys, k)
+			keys = append(keys, k)
 		}
 		wanted--
 	}
 	if wanted != 0 {
-		return contents{}, errors.New("a PEM block is damaged or cut off")
+		return nil, nil, errors.New("a PEM block is damaged or cut off")
 	}
-	chains, err := buildChains(certs)
-	if err != nil {
-		return contents{}, err
-	}
-	c.chains = chains
-	return c, nil
+	return certs, keys, nil
 }
 
 // isWanted tells the PEM blocks that matter here from OpenSSH keys, DH parameters, requests and the like.

@@ -5,7 +5,7 @@
 // and keys, pair brings chains and keys together (and keeps an old pair until the new one is complete), index sorts
 // pairs by name, choose picks one for a client. The first four run at start and after every change; their result
 // replaces the former index at once, and a handshake reads only that. Beside them, watch tells when to begin again,
-// tickets keeps sessions to their names, and report tells operators what is there.
+// tickets keeps sessions to their names, clients reads who vouches for clients, and report tells operators what is there.
 package tlsstore
 
 import (
@@ -126,6 +126,8 @@ type ListenerTLS struct {
 	ALPN []string
 	// Default overrides the default of [tls], unless it is nil.
 	Default *string
+	// Clients have issued the certificates by which clients may say who they are; nil asks for none.
+	Clients *Clients
 }
 
 // cipherSuites are those of TLS 1.2 that RFC 9325 section 4.2 recommends: forward secrecy and AEAD.
@@ -142,7 +144,7 @@ var cipherSuites = []uint16{
 func (s *Store) Config(l ListenerTLS) *tls.Config {
 	fallback := s.fallback(l.Default)
 	choose := func(sni string) choice { return s.index.Load().choose(sni, fallback) }
-	return &tls.Config{
+	config := &tls.Config{
 		MinVersion:   uint16(s.cfg.MinVersion),
 		CipherSuites: cipherSuites,
 		NextProtos:   l.ALPN,
@@ -150,9 +152,13 @@ func (s *Store) Config(l ListenerTLS) *tls.Config {
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return pick(choose(hello.ServerName).pairs, hello, time.Now()), nil
 		},
-		WrapSession:   s.tickets.wrap(choose),
-		UnwrapSession: s.tickets.unwrap(choose),
+		WrapSession:   s.tickets.wrap(choose, l.Clients),
+		UnwrapSession: s.tickets.unwrap(choose, l.Clients),
 	}
+	if l.Clients != nil {
+		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, l.Clients.pool
+	}
+	return config
 }
 
 // fallback is the name, as the index has it, whose certificate is shown to a client without a name of ours; "" means

@@ -33,6 +33,10 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	if err != nil {
 		return err
 	}
+	clients, err := tlsstore.ReadClients(config.TLS.ClientCA)
+	if err != nil {
+		return err
+	}
 	store := openCerts(config)
 	defer store.Close()
 	router, err := backends.PrepareRouter(config, nil, zap.NewNop())
@@ -44,6 +48,10 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	printListeners(out, config, store)
 	fmt.Fprintln(out)
 	printCerts(out, store.Certificates(), time.Now())
+	if clients != nil {
+		fmt.Fprintf(out, "\nclient certificates: by %d authorities in %s, the user in %s\n",
+			clients.Count(), config.TLS.ClientCA, config.TLS.ClientUser)
+	}
 	fmt.Fprintln(out)
 	printRoutes(out, config)
 	fmt.Fprintln(out)

@@ -52,13 +52,17 @@ func newLogger(format string, level zap.AtomicLevel) *zap.Logger {
 
 // apply goes over to a configuration. On an error everything stays as it was.
 func (d *daemon) apply(config *configs.Config) error {
+	clients, err := tlsstore.ReadClients(config.TLS.ClientCA)
+	if err != nil {
+		return err
+	}
 	certs := d.certs
 	if d.config == nil || !reflect.DeepEqual(d.config.TLS, config.TLS) || d.config.Hostname != config.Hostname {
 		certs = tlsstore.Open(config.TLS, config.Hostname, d.tickets, d.log)
 	}
 	router, err := backends.NewRouter(config, d.router, d.log)
 	if err == nil {
-		if err = d.server.Apply(setup(config, router, certs)); err != nil {
+		if err = d.server.Apply(setup(config, router, certs, clients)); err != nil {
 			router.Retire(d.router)
 		}
 	}
@@ -88,12 +92,16 @@ func setLevel(level zap.AtomicLevel, name string) {
 }
 
 // setup says to the proxy what it must know of the other parts.
-func setup(config *configs.Config, router *backends.Router, certs *tlsstore.Store) proxy.Setup {
+func setup(config *configs.Config, router *backends.Router, certs *tlsstore.Store, clients *tlsstore.Clients) proxy.Setup {
 	return proxy.Setup{
 		Config: config,
 		Router: router,
 		TLS: func(l configs.Listener) *tls.Config {
-			return certs.Config(tlsstore.ListenerTLS{ALPN: l.Service.ALPN(), Default: l.Default})
+			settings := tlsstore.ListenerTLS{ALPN: l.Service.ALPN(), Default: l.Default}
+			if l.Service != configs.LMTP { // nobody logs in, and a mail server that has a certificate of its own shows that
+				settings.Clients = clients
+			}
+			return certs.Config(settings)
 		},
 		Match: certs.Match,
 	}

@@ -27,14 +27,16 @@ type CA struct {
 	key  crypto.Signer
 }
 
-// Options say what a leaf is to be. The zero value of everything but Names is useful.
+// Options say what a leaf is to be. The zero value of everything but Names is useful; a client needs none of those.
 type Options struct {
-	Names    []string // DNS names, wildcards and IP addresses
-	RSA      bool     // an RSA key instead of an ECDSA key
-	NotAfter time.Time
+	Names       []string // DNS names, wildcards and IP addresses
+	Emails      []string // mail addresses, by which a client is known
+	CommonNames []string // of the subject; default: the first of Names, for people who look at it
+	RSA         bool     // an RSA key instead of an ECDSA key
+	NotAfter    time.Time
 }
 
-// Leaf is a certificate for a server, with its private key.
+// Leaf is a certificate for a server or a client, with its private key.
 type Leaf struct {
 	ChainPEM []byte // the leaf, then the authority
 	KeyPEM   []byte // PKCS #8
@@ -72,14 +74,12 @@ func (ca *CA) Issue(o Options) (Leaf, error) {
 		o.NotAfter = time.Now().AddDate(0, 0, 30)
 	}
 	template := &x509.Certificate{
-		Subject:     pkix.Name{Organization: []string{"jackdaw throw-away certificate"}},
-		NotBefore:   ca.cert.NotBefore,
-		NotAfter:    o.NotAfter,
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if len(o.Names) > 0 {
-		template.Subject.CommonName = o.Names[0] // for people who look at it
+		Subject:        subject(o),
+		NotBefore:      ca.cert.NotBefore,
+		NotAfter:       o.NotAfter,
+		KeyUsage:       x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:    []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		EmailAddresses: o.Emails,
 	}
 	for _, name := range o.Names {
 		if ip := net.ParseIP(name); ip != nil {
@@ -101,6 +101,17 @@ func (ca *CA) Issue(o Options) (Leaf, error) {
 		KeyPEM:   encode("PRIVATE KEY", der),
 		TLS:      tls.Certificate{Certificate: [][]byte{cert.Raw, ca.cert.Raw}, PrivateKey: key, Leaf: cert},
 	}, nil
+}
+
+func subject(o Options) pkix.Name {
+	if o.CommonNames == nil {
+		o.CommonNames = o.Names[:min(len(o.Names), 1)]
+	}
+	name := pkix.Name{Organization: []string{"jackdaw throw-away certificate"}}
+	for _, common := range o.CommonNames { // of which pkix.Name itself takes one alone
+		name.ExtraNames = append(name.ExtraNames, pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 3}, Value: common})
+	}
+	return name
 }
 
 // Pool holds the authority alone, for a client's RootCAs.
