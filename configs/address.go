@@ -10,6 +10,19 @@ import (
 	"strings"
 )
 
+// ParseAddress reads an address to connect to as a configuration has it: "host:port", "[::1]:port", ":port" for this machine,
+// or "unix:/path".
+func ParseAddress(s string) (Address, error) {
+	if strings.ContainsAny(s, "{}") {
+		return Address{}, fmt.Errorf("%q: {name} stands for the name of a backend, and here is none", s)
+	}
+	address, err := parseAddress(s)
+	if err != nil {
+		return Address{}, err
+	}
+	return address.(Address), nil
+}
+
 // parseAddress reads ":port", "host:port", "[::1]:port" or "unix:/path". "{name}" may stand in a host or a path; that it
 // is filled in only for a wildcard backend is checked there.
 func parseAddress(s string) (any, error) {

@@ -45,6 +45,18 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
+// Beside no configuration there is no backend that {name} could stand for.
+func TestParseAddressAlone(t *testing.T) {
+	if got, err := ParseAddress("unix:/run//imap"); err != nil || got.String() != "unix:/run/imap" {
+		t.Errorf("got %s, %v", got, err)
+	}
+	for _, in := range []string{"{name}:143", "store"} {
+		if got, err := ParseAddress(in); err == nil {
+			t.Errorf("%q: got %s, want an error", in, got)
+		}
+	}
+}
+
 func textOf(v any) string {
 	switch v := v.(type) {
 	case Address:

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -180,15 +181,17 @@ func (p *pair) valid(now time.Time) bool {
 	return !now.Before(p.cert.Leaf.NotBefore) && !now.After(p.cert.Leaf.NotAfter)
 }
 
-// keyType names the key as operators know it.
-func (p *pair) keyType() string {
-	switch public := p.cert.Leaf.PublicKey.(type) {
+func (p *pair) keyType() string { return KeyType(p.cert.Leaf) }
+
+// KeyType names a certificate's key as operators know it, such as "ECDSA P-256".
+func KeyType(c *x509.Certificate) string {
+	switch public := c.PublicKey.(type) {
 	case *ecdsa.PublicKey:
 		return "ECDSA " + public.Params().Name
 	case *rsa.PublicKey:
 		return fmt.Sprintf("RSA %d", public.N.BitLen())
 	}
-	return "Ed25519"
+	return c.PublicKeyAlgorithm.String()
 }
 
 // prefer orders pairs: ECDSA before RSA, because signing is cheaper, then the latest.
