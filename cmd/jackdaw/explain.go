@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/netip"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -180,28 +179,20 @@ func describeStep(step backends.Step) string {
 }
 
 func (a *answer) print(out io.Writer) {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	defer table.Flush()
-	row := func(key string, values ...string) {
-		for _, v := range values {
-			if v != "" {
-				fmt.Fprintf(table, "%s\t%s\n", key, v)
-			}
-			key = ""
-		}
-	}
-	row("listener", a.Listener)
-	row("certificate", describeChoice(a.Certificate)...)
-	row("capabilities", strings.Join(a.Capabilities, ", "))
-	row("mechanisms", strings.Join(a.Mechanisms, " "))
-	row("user", a.User)
-	row("routes", a.Routes...)
-	row("backend", a.Backend)
-	row("addresses", a.Addresses...)
-	row("tls", a.TLS)
-	row("name there", a.Name)
-	row("warning", a.Warnings...)
-	row("failure", a.Failure)
+	rows := newRows(out)
+	defer rows.Flush()
+	rows.row("listener", a.Listener)
+	rows.row("certificate", describeChoice(a.Certificate)...)
+	rows.row("capabilities", strings.Join(a.Capabilities, ", "))
+	rows.row("mechanisms", strings.Join(a.Mechanisms, " "))
+	rows.row("user", a.User)
+	rows.row("routes", a.Routes...)
+	rows.row("backend", a.Backend)
+	rows.row("addresses", a.Addresses...)
+	rows.row("tls", a.TLS)
+	rows.row("name there", a.Name)
+	rows.row("warning", a.Warnings...)
+	rows.row("failure", a.Failure)
 }
 
 // describeChoice says how the certificate was found, and which ones there are for it, best first.

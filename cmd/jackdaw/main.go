@@ -41,7 +41,7 @@ func run(args []string, out, errOut io.Writer) int {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), demoCommand())
+	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), demoCommand())
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -18,9 +19,11 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command line as a person would. Besides testscript's own there are the commands
 //
-//	certificate DIR NAME...   makes a certificate for the names, with its key
+//	certificate DIR NAME...   makes a certificate for the names, with its key; expired if DIR begins with "expired"
 //	stores                    starts the demo's stores and sets $NORTH_IMAP, $NORTH_SIEVE, $SOUTH_IMAP and $SOUTH_SIEVE
 //	expand FILE               replaces $VARIABLES in a file
+//	server VAR FILE CERT      starts a server that answers as the file says, and sets $VAR to its address; CERT is the
+//	                          directory of its certificate, behind "implicit:" if TLS begins with the first byte
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -29,6 +32,7 @@ func TestScripts(t *testing.T) {
 			"certificate": makeCertificate,
 			"stores":      makeStores,
 			"expand":      expandFile,
+			"server":      makeServer,
 		},
 	})
 }
@@ -36,7 +40,11 @@ func TestScripts(t *testing.T) {
 func makeCertificate(ts *testscript.TestScript, _ bool, args []string) {
 	ca, err := devca.New()
 	ts.Check(err)
-	leaf, err := ca.Issue(devca.Options{Names: args[1:]})
+	options := devca.Options{Names: args[1:]}
+	if strings.HasPrefix(args[0], "expired") {
+		options.NotAfter = time.Now().Add(-time.Hour)
+	}
+	leaf, err := ca.Issue(options)
 	ts.Check(err)
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
