@@ -106,7 +106,7 @@ func (test dialogue) check(t *testing.T, store Store, raw net.Conn) {
 			return c.DialTLS(context.Background(), &tls.Config{RootCAs: authority().Pool(), ServerName: "store.example"})
 		}
 	}
-	caps, err := store.Open(c, Opening{StartTLS: begin})
+	caps, err := store.Open(c, Opening{StartTLS: begin, Hello: "proxy.example.net"})
 	if got := writeCaps(caps); test.caps != "" && got != test.caps {
 		t.Errorf("capabilities are %q, want %q", got, test.caps)
 	}
@@ -215,7 +215,7 @@ func fuzzStore(t *testing.T, store Store, says []byte, way byte) {
 	if way&1 != 0 {
 		begin = func() error { return nil }
 	}
-	caps, err := store.Open(c, Opening{StartTLS: begin})
+	caps, err := store.Open(c, Opening{StartTLS: begin, Hello: "proxy.example.net"})
 	if err != nil {
 		if checkSaid(t, raw); Denied(err) {
 			t.Fatalf("denied before a login: %v", err)

@@ -136,7 +136,7 @@ func smtpCapabilities(r wire.Reply) Capabilities {
 		name, value, _ := strings.Cut(line, " ")
 		if name = strings.ToUpper(name); name == "AUTH" {
 			caps.Mechanisms = strings.Fields(strings.ToUpper(value))
-		} else if name != "" {
+		} else if name != "" && !strings.HasPrefix(name, "AUTH=") { // which is how servers once wrote AUTH
 			caps.List = append(caps.List, Capability{name, value})
 		}
 	}

@@ -52,7 +52,7 @@ func seed(f *testing.F, protocol string, add func(said []byte)) {
 	}
 }
 
-// FuzzIMAP and FuzzSieve let a client say anything, in the clear where it may log in and where it may not, in reads of
+// FuzzIMAP and its like let a client say anything, in the clear where it may log in and where it may not, in reads of
 // any length. Its session ends, it is answered in its protocol, and the store hears logins and nothing else before one
 // succeeds.
 func FuzzIMAP(f *testing.F) {
@@ -146,6 +146,8 @@ func (c *scripted) SetWriteDeadline(time.Time) error { return nil }
 type strictStore struct {
 	greeting, logout, challenge, no, ok string
 	login, response                     *regexp.Regexp
+	hello                               *regexp.Regexp // what comes first, where something does
+	offer                               string         // and the answer to it
 
 	mu      sync.Mutex
 	idle    sync.Cond // no session is left
@@ -194,6 +196,13 @@ func (s *strictStore) session(conn net.Conn) (relayed []byte, used bool, err err
 	r := bufio.NewReader(conn)
 	_, _ = io.WriteString(conn, s.greeting)
 	command := logicalLine(r)
+	if s.hello != nil && command != "" {
+		if !s.hello.MatchString(command) {
+			return nil, true, fmt.Errorf("no hello: %q", command)
+		}
+		_, _ = io.WriteString(conn, s.offer)
+		command = logicalLine(r)
+	}
 	if command == "" || command == s.logout {
 		return nil, false, nil
 	}

@@ -117,14 +117,13 @@ func withoutStartTLS(reply []byte) []byte {
 	if !bytes.HasPrefix(reply, []byte("250-")) {
 		return reply
 	}
-	lines := bytes.SplitAfter(reply[:len(reply)-1], []byte("\n"))
-	lines = slices.DeleteFunc(lines, func(line []byte) bool {
+	lines := slices.DeleteFunc(slices.Collect(bytes.Lines(reply)), func(line []byte) bool {
 		return len(line) > 4 && strings.EqualFold(string(bytes.TrimSpace(line[4:])), "STARTTLS")
 	})
 	if len(lines) > 0 {
-		last := &lines[len(lines)-1]
-		*last = append(bytes.TrimRight(*last, "\r\n"), '\r', '\n')
-		(*last)[3] = ' '
+		if last := lines[len(lines)-1]; len(last) > 4 {
+			last[3] = ' '
+		}
 	}
 	return bytes.Join(lines, nil)
 }
