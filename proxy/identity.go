@@ -20,37 +20,45 @@ var (
 // his own, which RFC 4616 section 2 calls authorization and Dovecot's user*master a master login: from impersonate_from
 // alone, and only if the store lets him. The zero User means that nobody does.
 func (s *session) identify(a *Attempt) (user, actor backends.User, err error) {
-	if a.External {
-		a.User = s.external
-	}
-	names, realm := s.settings.names, s.settings.names.Realm(s.settings.listener.Realm, s.peer.SNI)
-	may := s.peer.In(s.settings.impersonateFrom)
-	written := a.User
+	names, may := s.settings.names, s.peer.In(s.settings.impersonateFrom)
+	realm := names.Realm(s.settings.listener.Realm, s.peer.SNI)
 	if i := strings.LastIndexByte(a.User, '*'); i >= 0 && may && a.Authzid == "" && !a.External {
-		written = a.User[:i]
-		if actor, err = names.Canonical(a.User[i+1:], ""); err != nil {
-			return user, actor, err
-		}
+		return s.impersonate(a.User[:i], realm, a.User[i+1:])
 	}
-	if user, err = names.Canonical(written, realm); err != nil {
-		return user, backends.User{}, err
+	own := realm
+	if a.External {
+		// A client chooses its SNI name and its listener, but not by them whom its certificate names.
+		a.User, own = s.external, names.Realm("", "")
 	}
-	s.user, s.actor = user.String(), actor.String()
+	if user, err = names.Canonical(a.User, own); err != nil {
+		return backends.User{}, backends.User{}, err
+	}
+	s.user = user.String()
 	if a.Authzid == "" {
-		return user, actor, nil
+		return user, backends.User{}, nil
 	}
 	other, err := names.Canonical(a.Authzid, realm)
 	switch {
 	case err == nil && other == user:
 		return user, backends.User{}, nil
-	case err != nil || !may:
-		return user, backends.User{}, errAuthzid
+	case err != nil || !may || a.External: // a store that takes our word for the user could not refuse the actor
+		return backends.User{}, backends.User{}, errAuthzid
 	}
-	// The actor's name is for the store to know, as it was written: a realm completes the names of our users.
-	if actor, err = names.Canonical(a.User, ""); err == nil {
-		s.user, s.actor = other.String(), actor.String()
+	return s.impersonate(a.Authzid, realm, a.User)
+}
+
+// impersonate makes both users. The actor's name is for the store to know, as it was written: a realm completes the names of
+// our users.
+func (s *session) impersonate(name, realm, by string) (user, actor backends.User, err error) {
+	names := s.settings.names
+	if user, err = names.Canonical(name, realm); err == nil {
+		actor, err = names.Canonical(by, "")
 	}
-	return other, actor, err
+	if err != nil {
+		return backends.User{}, backends.User{}, err
+	}
+	s.user, s.actor = user.String(), actor.String()
+	return user, actor, nil
 }
 
 // externalName is the user whom a client's certificate names, at the place that the operator has chosen: "" without a

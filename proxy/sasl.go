@@ -248,25 +248,23 @@ func (a *Attempt) relayed() bool { return a.First != nil }
 // client says to a store what the client said to us, with the name in the store's form; by is who acts as that user, if it is
 // somebody else. Where the exchange is relayed, observe sees the store's challenges.
 func (a *Attempt) client(name, by string, observe func(challenge []byte)) (sasl.Client, error) {
+	user, authzid := name, ""
+	switch {
+	case by == "":
+	case a.Authzid == "":
+		user = name + "*" + by
+	default:
+		user, authzid = by, name
+	}
 	switch a.Mechanism {
 	case "PLAIN", "LOGIN":
-		switch {
-		case by == "":
-			return &backends.Plain{User: name, Password: a.Secret}, nil
-		case a.Authzid == "":
-			return &backends.Plain{User: name + "*" + by, Password: a.Secret}, nil
-		}
-		return &backends.Plain{Authzid: name, User: by, Password: a.Secret}, nil
+		return &backends.Plain{Authzid: authzid, User: user, Password: a.Secret}, nil
 	case "OAUTHBEARER":
-		return &relayClient{a, observe, []byte("n,a=" + encodeName(name) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
+		return &relayClient{a, observe, []byte("n,a=" + encodeName(user) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
 	case "XOAUTH2":
-		return &relayClient{a, observe, []byte("user=" + name + "\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
+		return &relayClient{a, observe, []byte("user=" + user + "\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
 	}
-	signed := name
-	if by != "" {
-		signed = by
-	}
-	if a.User != signed || a.Authzid != "" && a.Authzid != name {
+	if a.User != user || a.Authzid != "" && a.Authzid != name {
 		return nil, errScramName
 	}
 	return &relayClient{a, observe, a.First}, nil
