@@ -26,18 +26,17 @@ const (
 // proxyHeaderLimit is how long a PROXY header may take: its sender has it ready.
 var proxyHeaderLimit = 10 * time.Second
 
-var errProxyHeader = errors.New("malformed PROXY header")
+var (
+	errProxyHeader  = errors.New("malformed PROXY header")
+	errProxyTimeout = errors.New("PROXY header took too long")
+)
 
 // meet learns from the PROXY header, where the peer has to send one, who the client is.
 func (s *session) meet(raw net.Conn) error {
 	if !s.settings.listener.ProxyFrom.Contains(s.peer.Client) {
 		return nil
 	}
-	timer := time.AfterFunc(proxyHeaderLimit, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	header, err := readProxyHeader(raw)
-	if !timer.Stop() && err == nil {
-		err = errTimeout
-	}
+	header, err := readProxyHeaderInTime(raw)
 	if err == nil {
 		err = applyProxyHeader(&s.peer, header)
 	}
@@ -47,6 +46,16 @@ func (s *session) meet(raw net.Conn) error {
 	}
 	s.open()
 	return nil
+}
+
+// readProxyHeaderInTime sets no deadline that it would have to take back: the login's may have passed in the meantime.
+func readProxyHeaderInTime(raw net.Conn) (*proxyproto.Header, error) {
+	timer := time.AfterFunc(proxyHeaderLimit, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	header, err := readProxyHeader(raw)
+	if !timer.Stop() {
+		return nil, errProxyTimeout
+	}
+	return header, err
 }
 
 // readProxyHeader reads a header and not one octet more: what follows may belong to TLS.
@@ -59,7 +68,7 @@ func readProxyHeader(r io.Reader) (*proxyproto.Header, error) {
 	switch {
 	case bytes.Equal(header, proxyproto.SIGV2):
 		header, err = readProxyV2(r, header)
-	case bytes.HasPrefix(header, append(proxyproto.SIGV1, ' ')):
+	case bytes.HasPrefix(header, []byte("PROXY ")):
 		header, err = readProxyV1(r, header)
 	default:
 		err = errProxyHeader

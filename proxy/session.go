@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -107,7 +108,7 @@ func (s *session) serve(ctx context.Context, raw net.Conn) {
 	store, err := s.enter(ctx, raw, dialogue)
 	if err != nil {
 		s.part(raw, dialogue, err)
-		s.write(zap.InfoLevel, "session", zap.Duration("took", time.Since(s.began)), zap.String("reason", endOf(err)))
+		s.write(s.levelOf(err), "session", zap.Duration("took", time.Since(s.began)), zap.String("reason", endOf(err)))
 		return
 	}
 	s.relay(ctx, store, protocol)
@@ -328,6 +329,16 @@ func (s *session) part(raw net.Conn, d Dialogue, err error) {
 	}
 	_ = s.conn.Flush()
 	_ = s.conn.Close()
+}
+
+// levelOf keeps out of a log that people read who only looks whether we are there: health checks leave without a word, or a
+// proxy in front of us makes them in its own name. Each login that was tried has its own line.
+func (s *session) levelOf(err error) zapcore.Level {
+	left := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	if left && !s.conn.Heard() || s.peer.Unproven {
+		return zap.DebugLevel
+	}
+	return zap.InfoLevel
 }
 
 // endOf says why a session ended, for the log.

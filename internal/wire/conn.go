@@ -29,10 +29,11 @@ var (
 // the answers to pipelined commands leave together. It is not safe for concurrent use, but for Close and SetDeadline,
 // and those not while TLS begins.
 type Conn struct {
-	conn net.Conn
-	r    *bufio.Reader
-	out  []byte
-	err  error // what the last Flush that failed met
+	conn  net.Conn
+	r     *bufio.Reader
+	heard bool // the peer has said something
+	out   []byte
+	err   error // what the last Flush that failed met
 }
 
 // New begins a dialogue on a connection.
@@ -50,6 +51,7 @@ func (s source) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.c.conn.Read(p)
+	s.c.heard = s.c.heard || n > 0
 	return n, bare(err)
 }
 
@@ -175,6 +177,9 @@ func (c *Conn) Detach() (net.Conn, []byte, error) {
 	rest, _ := c.r.Peek(c.r.Buffered())
 	return c.conn, append([]byte(nil), rest...), err
 }
+
+// Heard reports whether the peer has said anything at all in the dialogue. TLS handshakes do not count.
+func (c *Conn) Heard() bool { return c.heard }
 
 // RemoteAddr returns the peer's network address.
 func (c *Conn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
