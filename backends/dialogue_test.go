@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"jackdaw/configs"
 	"jackdaw/internal/devca"
 	"jackdaw/internal/wire"
 )
@@ -28,6 +29,8 @@ type dialogue struct {
 	what  string
 	tls   bool // STARTTLS is wanted
 	open  bool // there is no login
+	peer  *Peer
+	info  configs.ClientInfo
 	with  mechanism
 	talk  string
 	caps  string // from Open; "" means that it is of no interest
@@ -106,7 +109,7 @@ func (test dialogue) check(t *testing.T, store Store, raw net.Conn) {
 			return c.DialTLS(context.Background(), &tls.Config{RootCAs: authority().Pool(), ServerName: "store.example"})
 		}
 	}
-	caps, err := store.Open(c, Opening{StartTLS: begin, Hello: "proxy.example.net"})
+	caps, err := store.Open(c, Opening{StartTLS: begin, Hello: "proxy.example.net", Client: test.peer, Info: test.info})
 	if got := writeCaps(caps); test.caps != "" && got != test.caps {
 		t.Errorf("capabilities are %q, want %q", got, test.caps)
 	}

@@ -21,7 +21,7 @@ func (imapStore) Open(c *wire.Conn, o Opening) (Capabilities, error) {
 	if err != nil {
 		return Capabilities{}, fmt.Errorf("reading the greeting: %w", err)
 	}
-	status, code, text := imapStatus(strings.TrimPrefix(string(line), "* "))
+	status, code, text := splitStatus(strings.TrimPrefix(string(line), "* "))
 	// A PREAUTH greeting would make STARTTLS impossible and log everybody in as nobody knows whom.
 	if status != "OK" || !strings.HasPrefix(string(line), "* ") {
 		return Capabilities{}, fmt.Errorf("greeting is %q %q", status, text)
@@ -174,11 +174,11 @@ func imapRead(c *wire.Conn, tag string, answer func(challenge string) error) (im
 			if kind, _, _ := strings.Cut(rest, " "); strings.EqualFold(kind, "CAPABILITY") {
 				got.capability = rest
 			} else if strings.EqualFold(kind, "BYE") {
-				_, code, text := imapStatus(rest)
+				_, code, text := splitStatus(rest)
 				return got, &Refusal{Code: imapCode(code), Text: text}
 			}
 		case tag:
-			status, code, text := imapStatus(rest)
+			status, code, text := splitStatus(rest)
 			if status != "OK" {
 				return got, imapRefusal(status, imapCode(code), text)
 			}
@@ -189,17 +189,6 @@ func imapRead(c *wire.Conn, tag string, answer func(challenge string) error) (im
 		}
 	}
 	return got, errNoise
-}
-
-// imapStatus takes "OK [CODE args] text" apart (RFC 9051 section 9: resp-cond-state).
-func imapStatus(s string) (status, code, text string) {
-	status, text, _ = strings.Cut(s, " ")
-	if rest, ok := strings.CutPrefix(text, "["); ok {
-		if c, t, ok := strings.Cut(rest, "]"); ok {
-			code, text = c, strings.TrimPrefix(t, " ")
-		}
-	}
-	return strings.ToUpper(status), code, text
 }
 
 func imapCode(code string) string {

@@ -25,6 +25,8 @@ func TestVerdict(t *testing.T) {
 		{"refused for another reason", &Refusal{Code: "UNAVAILABLE"}, false, true},
 		{"refused behind the right password", &Refusal{Code: "AUTHORIZATIONFAILED", Denied: true}, false, true},
 		{"refused behind the right, but old password", &Refusal{Code: "EXPIRED", Denied: true}, false, true},
+		{"told of a mailbox in use", &Refusal{Code: "IN-USE"}, false, true},
+		{"told to wait since the last login", &Refusal{Code: "LOGIN-DELAY"}, false, true},
 		{"gone", io.EOF, false, false},
 		{"talking nonsense", errNoise, false, false},
 	} {

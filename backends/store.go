@@ -5,6 +5,7 @@ package backends
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -33,6 +34,7 @@ type Welcome struct {
 // stores has the Store for each protocol that a backend can have an address for.
 var stores = map[configs.Service]Store{
 	configs.IMAP:       imapStore{},
+	configs.POP3:       pop3Store{},
 	configs.Submission: smtpStore{},
 	configs.Sieve:      sieveStore{},
 	configs.LMTP:       smtpStore{lmtp: true},
@@ -92,6 +94,17 @@ func nextResponse(m sasl.Client, challenge string) ([]byte, error) {
 		return nil, fmt.Errorf("challenge of the store: %w", err)
 	}
 	return m.Next(decoded)
+}
+
+// splitStatus takes "OK [CODE args] text" apart (RFC 9051 section 9: resp-cond-state; RFC 2449 section 3).
+func splitStatus(s string) (status, code, text string) {
+	status, text, _ = strings.Cut(s, " ")
+	if rest, ok := strings.CutPrefix(text, "["); ok {
+		if c, t, ok := strings.Cut(rest, "]"); ok {
+			code, text = c, strings.TrimPrefix(t, " ")
+		}
+	}
+	return strings.ToUpper(status), code, text
 }
 
 // saslInitial encodes an initial response; "=" is the empty one (RFC 4959 section 3, RFC 4954 section 4, RFC 5034 section 4).
