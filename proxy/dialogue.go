@@ -31,7 +31,7 @@ type protocol struct {
 	dialogue func(*session) Dialogue
 	// promise lists what a client hears before login of stores with these capabilities, which are none if none was reached.
 	promise func(backends.Capabilities) []backends.Capability
-	// bye ends a session in the relay, at a place where the client expects a line.
+	// bye ends a session in the relay, at a place where the client expects a line; "" where no line can come unasked for.
 	bye func(Reason) string
 	// guard, where there is one, watches what a logged-in client and its store say; it may be nil for a store that needs none.
 	guard func(store *backends.Connection) guard
@@ -39,6 +39,7 @@ type protocol struct {
 
 var protocols = map[configs.Service]protocol{
 	configs.IMAP:       {dialogue: newIMAP, promise: imapPromise, bye: imapBye},
+	configs.POP3:       {dialogue: newPOP3, promise: pop3Promise, bye: pop3Bye},
 	configs.Submission: {dialogue: newSubmission, promise: submissionPromise, bye: smtpBye, guard: newSubmissionGuard},
 	configs.Sieve:      {dialogue: newSieve, promise: sievePromise, bye: sieveBye, guard: newSieveGuard},
 }
@@ -99,17 +100,15 @@ func (t *talk) mechanisms(caps backends.Capabilities) []string {
 	return names
 }
 
-// exchange makes the Ask of protocols in which a challenge, behind a prefix, and a response are a line each. The empty
-// challenge keeps the prefix's blank (RFC 9051 section 9: continue-req).
-func (t *talk) exchange(prefix string) Ask {
-	return func(challenge []byte) ([]byte, error) {
-		t.conn.Send(prefix, wire.EncodeBase64(challenge), "\r\n")
-		line, err := t.conn.ReadLine()
-		if err != nil {
-			return nil, fatal(err)
-		}
-		return saslResponse(string(line))
+// ask sends a challenge as IMAP and POP3 do. The empty one keeps its blank (RFC 9051 section 9: continue-req; RFC 5034
+// section 4).
+func (t *talk) ask(challenge []byte) ([]byte, error) {
+	t.conn.Send("+ ", wire.EncodeBase64(challenge), "\r\n")
+	line, err := t.conn.ReadLine()
+	if err != nil {
+		return nil, fatal(err)
 	}
+	return saslResponse(string(line))
 }
 
 // fatal turns what cannot be answered line by line into the end of the session.

@@ -272,7 +272,7 @@ func (d *imapDialogue) authenticate(args *wire.Args) (*Attempt, error) {
 		d.no("mechanism not supported")
 		return nil, d.mistake()
 	}
-	return begin(name, initial, d.exchange("+ "))
+	return begin(name, initial, d.ask)
 }
 
 func (d *imapDialogue) Accept(w backends.Welcome) error {

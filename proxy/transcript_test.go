@@ -124,6 +124,8 @@ func (p *player) setting(text string) {
 	case "realm":
 		pattern, domain, _ := strings.Cut(value, " ")
 		p.config.Users.Realms = map[string]string{pattern: domain}
+	case "client_info": // the way in which the store is told of the client
+		p.access.ClientInfo = configs.ClientInfo(value)
 	case "form": // of the user's name at the store
 		p.access.User = value
 	case "attempts": // until the session ends
