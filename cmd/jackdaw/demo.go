@@ -3,19 +3,17 @@ package main
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"text/template"
 
-	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapserver"
-	"github.com/emersion/go-imap/v2/imapserver/imapmemserver"
 	"github.com/spf13/cobra"
 
 	"jackdaw/configs"
@@ -38,7 +36,7 @@ in front of them, with all services on high loopback ports. Nothing is kept; Ctr
 // demoDomain is one of the two domains: who lives there, and in which store.
 type demoDomain struct {
 	Domain, Host, Local, Password, Folder, Store string
-	IMAP, Sieve                                  string // the store's addresses
+	Addresses                                    map[string]string // of the store, by protocol
 }
 
 func (d demoDomain) User() string { return d.Local + "@" + d.Domain }
@@ -50,18 +48,20 @@ var demoDomains = []demoDomain{
 
 // demoSetting is what the templates of the demo are filled with.
 type demoSetting struct {
-	Dir                string
-	Level              string
-	IMAP, IMAPS, Sieve int // ports
-	Domains            []demoDomain
+	Program string // as it was called
+	Dir     string
+	Level   string
+	Port    map[string]int // by service
+	Domains []demoDomain
 }
 
-// The ports of the demo, if they are free.
-const (
-	demoIMAP  = 10143
-	demoIMAPS = 10993
-	demoSieve = 14190
-)
+// demoPorts are the ports of the demo, if they are free.
+var demoPorts = map[configs.Service]int{
+	configs.IMAP: 10143, configs.IMAPS: 10993,
+	configs.POP3: 10110, configs.POP3S: 10995,
+	configs.Submission: 10587, configs.Submissions: 10465,
+	configs.Sieve: 14190,
+}
 
 func demo(ctx context.Context, out io.Writer, level string) error {
 	dir, err := os.MkdirTemp("", "jackdaw-demo-")
@@ -69,36 +69,33 @@ func demo(ctx context.Context, out io.Writer, level string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	setting := demoSetting{Dir: dir, Level: level, Domains: append([]demoDomain(nil), demoDomains...)}
-	for port, wish := range map[*int]int{&setting.IMAP: demoIMAP, &setting.IMAPS: demoIMAPS, &setting.Sieve: demoSieve} {
-		if *port, err = freePort(wish); err != nil {
+	setting := demoSetting{Program: os.Args[0], Dir: dir, Level: level, Port: make(map[string]int), Domains: slices.Clone(demoDomains)}
+	for service, wish := range demoPorts {
+		if setting.Port[string(service)], err = freePort(wish); err != nil {
 			return err
 		}
 	}
 	if err := demoCertificates(dir, setting.Domains); err != nil {
 		return err
 	}
-	for i := range setting.Domains {
-		stop, err := startDemoStores(&setting.Domains[i])
-		if err != nil {
-			return err
-		}
-		defer stop()
+	stop, err := startDemoStores(setting.Domains)
+	defer stop()
+	if err != nil {
+		return err
 	}
 	config, err := demoConfig(setting)
 	if err != nil {
 		return err
 	}
 	d := newDaemon(config)
-	if err := d.apply(config); err != nil {
-		return err
+	if err = d.apply(config); err == nil {
+		err = demoGuide.Execute(out, setting)
 	}
-	if err := demoGuide.Execute(out, setting); err != nil {
-		return err
+	if err == nil {
+		<-ctx.Done()
+		fmt.Fprintln(out)
 	}
-	<-ctx.Done()
-	fmt.Fprintln(out)
-	return d.close(context.Background())
+	return errors.Join(err, d.close(context.Background()))
 }
 
 // freePort returns the port that is wished for, or any other if that is taken.
@@ -138,43 +135,6 @@ func demoCertificates(dir string, domains []demoDomain) error {
 	return nil
 }
 
-// startDemoStores starts the stores of one domain and fills in their addresses.
-func startDemoStores(d *demoDomain) (stop func(), err error) {
-	imapSocket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	sieveSocket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		imapSocket.Close()
-		return nil, err
-	}
-	d.IMAP, d.Sieve = imapSocket.Addr().String(), sieveSocket.Addr().String()
-
-	user := imapmemserver.NewUser(d.User(), d.Password)
-	for _, folder := range []string{"INBOX", "Sent", d.Folder} {
-		if err := user.Create(folder, nil); err != nil {
-			return nil, err
-		}
-	}
-	memory := imapmemserver.New()
-	memory.AddUser(user)
-	server := imapserver.New(&imapserver.Options{
-		NewSession: func(*imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
-			return memory.NewSession(), nil, nil
-		},
-		Caps:         imap.CapSet{imap.CapIMAP4rev1: {}, imap.CapIMAP4rev2: {}},
-		InsecureAuth: true, // the proxy is on the same machine
-		Logger:       log.New(io.Discard, "", 0),
-	})
-	go func() { _ = server.Serve(imapSocket) }()
-	go serveDemoSieve(sieveSocket, &demoScripts{user: d.User(), password: d.Password, scripts: map[string]string{}})
-	return func() {
-		_ = server.Close()
-		_ = sieveSocket.Close()
-	}, nil
-}
-
 //go:embed demo.toml
 var demoTOML string
 
@@ -182,8 +142,8 @@ var demoTOML string
 var demoText string
 
 var (
-	demoFile  = template.Must(template.New("demo.toml").Parse(demoTOML))
-	demoGuide = template.Must(template.New("demo.txt").Parse(demoText))
+	demoFile  = template.Must(template.New("demo.toml").Option("missingkey=error").Parse(demoTOML))
+	demoGuide = template.Must(template.New("demo.txt").Option("missingkey=error").Parse(demoText))
 )
 
 // demoConfig writes the configuration into the demo's directory, where it can be read, and loads it.

@@ -6,14 +6,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/emersion/go-imap/v2/imapclient"
+	"jackdaw/configs"
 )
 
 // output is what a command has printed so far.
@@ -34,9 +35,17 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// TestDemo does what the printed lines say: both users log in, by the names and the authority that are printed, and find
-// their own folders.
-func TestDemo(t *testing.T) {
+// demoRun is a demo that runs, and what its guide has said of it.
+type demoRun struct {
+	t       *testing.T
+	guide   string
+	dir     string
+	address map[configs.Service]string
+	roots   *x509.CertPool
+}
+
+func startDemo(t *testing.T) *demoRun {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var printed output
 	ended := make(chan error, 1)
@@ -46,54 +55,91 @@ func TestDemo(t *testing.T) {
 			t.Fatalf("the demo has not begun; it printed %q", printed.String())
 		}
 	}
-	line := regexp.MustCompile(`curl --cacert (\S+) --resolve (\S+):(\d+):127.0.0.1 --user (\S+):(\S+) imaps:`)
-	lines := line.FindAllStringSubmatch(printed.String(), -1)
-	if len(lines) != len(demoDomains) {
-		t.Fatalf("%d lines for curl, want %d", len(lines), len(demoDomains))
+	d := &demoRun{t: t, guide: printed.String(), address: make(map[configs.Service]string), roots: x509.NewCertPool()}
+	d.dir = filepath.Dir(regexp.MustCompile(`/\S+/jackdaw.toml`).FindString(d.guide))
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the demo ended with %v", err)
+		}
+		if _, err := os.Stat(d.dir); !os.IsNotExist(err) {
+			t.Errorf("the demo left %s behind", d.dir)
+		}
+	})
+	config, err := configs.Load(filepath.Join(d.dir, "jackdaw.toml"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i, m := range lines {
-		folders := demoFolders(t, m[1], m[2], m[3], m[4], m[5])
-		if want := []string{"INBOX", "Sent", demoDomains[i].Folder}; !equalSorted(folders, want) {
-			t.Errorf("%s has %q, want %q", m[4], folders, want)
+	for _, l := range config.Listen.Listeners {
+		d.address[l.Service] = l.Address.Address
+	}
+	ca, err := os.ReadFile(filepath.Join(d.dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.roots.AppendCertsFromPEM(ca)
+	return d
+}
+
+func (d *demoRun) tls(domain demoDomain) *tls.Config {
+	return &tls.Config{ServerName: domain.Host, RootCAs: d.roots}
+}
+
+// TestDemo uses the demo as its guide invites to.
+func TestDemo(t *testing.T) {
+	d := startDemo(t)
+	for _, s := range configs.Services() {
+		if d.address[s] == "" && s != configs.LMTP {
+			t.Errorf("%s is not served", s)
 		}
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Errorf("the demo ended with %v", err)
+	t.Run("guide", d.testGuide)
+	t.Run("probe", d.testProbe)
+	t.Run("mail", d.testMail)
+	t.Run("refusals", d.testRefusals)
+}
+
+// testGuide pastes the lines of the guide, as they stand there, into a shell.
+func (d *demoRun) testGuide(t *testing.T) {
+	for _, tool := range []string{"sh", "curl", "openssl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
 	}
-	if _, err := os.Stat(lines[0][1]); !os.IsNotExist(err) {
-		t.Errorf("the demo left %s behind", lines[0][1])
+	want := []string{ // parts of what the lines print
+		"Verification: OK", "Verification: OK", "Verification: OK", "Verification: OK", "Verification: OK",
+		"alice@a.example is let in", "",
+		demoDomains[1].Folder, "Subject: Hello", "Subject: Hello",
+	}
+	lines := regexp.MustCompile(`(?m)^  (.*)$`).FindAllStringSubmatch(d.guide, -1)
+	if len(lines) != len(want) {
+		t.Fatalf("the guide has %d lines, want %d:\n%s", len(lines), len(want), d.guide)
+	}
+	for i, line := range lines {
+		script := strings.ReplaceAll(line[1], os.Args[0], "jackdaw")
+		got, err := exec.CommandContext(t.Context(), "sh", "-c", script).CombinedOutput()
+		if found, _ := regexp.Match(want[i], got); err != nil || !found {
+			t.Errorf("%s\nended with %v and printed no %q, but\n%s", script, err, want[i], got)
+		}
 	}
 }
 
-func demoFolders(t *testing.T, caFile, host, port, user, password string) []string {
-	t.Helper()
-	ca, err := os.ReadFile(caFile)
-	if err != nil {
-		t.Fatal(err)
+// testProbe lets every user in by every service, under the certificate of the server's name.
+func (d *demoRun) testProbe(t *testing.T) {
+	for _, domain := range demoDomains {
+		password := filepath.Join(t.TempDir(), "password")
+		if err := os.WriteFile(password, []byte(domain.Password), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for service, address := range d.address {
+			args := []string{"probe", address, "--service", string(service), "--sni", domain.Host, "--ca", filepath.Join(d.dir, "ca.pem")}
+			if service != configs.LMTP {
+				args = append(args, "--user", domain.Local, "--password-file", password)
+			}
+			var out strings.Builder
+			if status := run(args, &out, &out); status != exitGood || !strings.Contains(out.String(), "verified      yes") {
+				t.Errorf("%s for %s: exit status %d, and\n%s", service, domain.Host, status, out.String())
+			}
+		}
 	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	client, err := imapclient.DialTLS("127.0.0.1:"+port, &imapclient.Options{TLSConfig: &tls.Config{ServerName: host, RootCAs: pool}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	if err := client.Login(user, password).Wait(); err != nil {
-		t.Fatal(err)
-	}
-	list, err := client.List("", "*", nil).Collect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, folder := range list {
-		names = append(names, folder.Mailbox)
-	}
-	return names
-}
-
-func equalSorted(a, b []string) bool {
-	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
-	return slices.Equal(a, b)
 }

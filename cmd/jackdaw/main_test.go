@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs the command line as a person would. Besides testscript's own there are the commands
 //
 //	certificate DIR NAME...   makes a certificate for the names, with its key; expired if DIR begins with "expired"
-//	stores                    starts the demo's stores and sets $NORTH_IMAP, $NORTH_SIEVE, $SOUTH_IMAP and $SOUTH_SIEVE
+//	stores                    starts the demo's stores and sets $NORTH_IMAP, $SOUTH_POP3 and so on
 //	expand FILE               replaces $VARIABLES in a file
 //	server VAR FILE CERT      starts a server that answers as the file says, and sets $VAR to its address; CERT is the
 //	                          directory of its certificate, behind "implicit:" if TLS begins with the first byte
@@ -52,13 +53,14 @@ func makeCertificate(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func makeStores(ts *testscript.TestScript, _ bool, _ []string) {
-	for _, domain := range demoDomains {
-		stop, err := startDemoStores(&domain)
-		ts.Check(err)
-		ts.Defer(stop)
-		name := strings.ToUpper(domain.Store)
-		ts.Setenv(name+"_IMAP", domain.IMAP)
-		ts.Setenv(name+"_SIEVE", domain.Sieve)
+	domains := slices.Clone(demoDomains)
+	stop, err := startDemoStores(domains)
+	ts.Defer(stop)
+	ts.Check(err)
+	for _, domain := range domains {
+		for protocol, address := range domain.Addresses {
+			ts.Setenv(strings.ToUpper(domain.Store+"_"+protocol), address)
+		}
 	}
 }
 
