@@ -94,8 +94,10 @@ func pop3LoginCommands(c *wire.Conn, caps Capabilities, p *Plain) error {
 	switch {
 	case !caps.Has("USER"):
 		return errors.New("store takes neither AUTH PLAIN nor USER")
-	case strings.ContainsAny(p.User, " \x00\r\n"), strings.ContainsAny(p.Password, "\x00\r\n"):
-		return errors.New("name or password cannot be written as USER and PASS")
+	case strings.ContainsAny(p.User, " \x00\r\n"):
+		return fmt.Errorf("%w: USER cannot carry it", ErrName)
+	case strings.ContainsAny(p.Password, "\x00\r\n"):
+		return errors.New("PASS cannot carry the password")
 	}
 	if _, err := pop3Ask(c, "USER "+p.User); err != nil {
 		return err

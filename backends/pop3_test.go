@@ -2,6 +2,7 @@ package backends
 
 import (
 	"crypto/tls"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -346,6 +347,9 @@ func TestPOP3LoginCommands(t *testing.T) {
 		}
 		if got := raw.got.String(); got != want || (err == nil) != test.carries {
 			t.Errorf("said %q, %v; want %q", got, err, want)
+		}
+		if errors.Is(err, ErrName) != (!test.carries && test.user != "alice") {
+			t.Errorf("%q: error is %v", test.user, err)
 		}
 	}
 	raw := &deaf{says: "+OK\r\n+OK\r\n"}

@@ -148,6 +148,8 @@ type strictStore struct {
 	login, response                     *regexp.Regexp
 	hello                               *regexp.Regexp // what comes first, where something does
 	offer                               string         // and the answer to it
+	// commands reads a login that is no SASL exchange, and says what PLAIN would say; "" where it is another command.
+	commands func(first string, next func() string) string
 
 	mu      sync.Mutex
 	idle    sync.Cond // no session is left
@@ -206,19 +208,18 @@ func (s *strictStore) session(conn net.Conn) (relayed []byte, used bool, err err
 	if command == "" || command == s.logout {
 		return nil, false, nil
 	}
-	login := s.login.FindStringSubmatch(command)
-	if login == nil {
-		return nil, true, fmt.Errorf("no login: %q", command)
-	}
-	message, err := wire.DecodeBase64(login[2])
-	if err != nil {
-		return nil, true, fmt.Errorf("%w: %q", err, command)
-	}
-	user, err := userOf(login[1], string(message))
+	mechanism, message, err := s.begin(command, func(answer string) string {
+		_, _ = io.WriteString(conn, answer)
+		return logicalLine(r)
+	})
 	if err != nil {
 		return nil, true, err
 	}
-	if login[1] != "PLAIN" {
+	user, err := userOf(mechanism, message)
+	if err != nil {
+		return nil, true, err
+	}
+	if mechanism != "PLAIN" {
 		_, _ = io.WriteString(conn, s.challenge)
 		if response := logicalLine(r); response == "" {
 			return nil, true, nil // the client broke off
@@ -235,13 +236,35 @@ func (s *strictStore) session(conn net.Conn) (relayed []byte, used bool, err err
 	return relayed, true, nil
 }
 
+// begin reads the first message of a login. ask sends an answer and reads what comes to it.
+func (s *strictStore) begin(command string, ask func(answer string) string) (mechanism, message string, err error) {
+	if s.commands != nil {
+		if plain := s.commands(command, func() string { return ask(s.ok) }); plain != "" {
+			return "PLAIN", plain, nil
+		}
+	}
+	login := s.login.FindStringSubmatch(command)
+	if login == nil {
+		return "", "", fmt.Errorf("no login: %q", command)
+	}
+	encoded := login[2]
+	if encoded == "" { // it is too long to stand in the command
+		encoded = strings.TrimSuffix(ask(s.challenge), "\r\n")
+	}
+	decoded, err := wire.DecodeBase64(encoded)
+	if err != nil {
+		return "", "", fmt.Errorf("%w: %q", err, command)
+	}
+	return login[1], string(decoded), nil
+}
+
 // logicalLine reads a line, and the literal that it may announce; "" is the end.
 func logicalLine(r *bufio.Reader) string {
 	line, err := r.ReadString('\n')
 	if err != nil {
 		return ""
 	}
-	if strings.HasSuffix(line, "+}\r\n") {
+	if regexp.MustCompile(`^(AUTHENTICATE ".*" )?\{\d+\+\}\r\n$`).MatchString(line) {
 		rest, _ := r.ReadString('\n')
 		line += rest
 	}

@@ -144,9 +144,9 @@ func (r *relay) sayBye(err error) {
 		return
 	}
 	defer r.mu.Unlock()
-	if r.lineEnd {
+	if bye := r.bye(reason); bye != "" && r.lineEnd {
 		_ = r.client.SetWriteDeadline(time.Now().Add(2 * time.Second))
-		_, _ = io.WriteString(r.client, r.bye(reason))
+		_, _ = io.WriteString(r.client, bye)
 	}
 }
 

@@ -85,6 +85,26 @@ func TestRelayIdle(t *testing.T) {
 	})
 }
 
+// A POP3 client reads answers, and nothing else: it is left without a word.
+func TestRelaySilentBye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(10 * time.Minute)
+		r.bye = pop3Bye
+		r.run("STAT\r\n", "+OK 0 0\r\n")
+		hear(t, r.store, "STAT\r\n")
+		hear(t, r.client, "+OK 0 0\r\n")
+		r.ends(t, 10*time.Minute, errIdle)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(10 * time.Minute)
+		r.bye = pop3Bye
+		r.run("", "")
+		time.Sleep(time.Minute)
+		r.stop()
+		r.ends(t, time.Minute+quietSpell/10, errShutdown)
+	})
+}
+
 // A client that talks and takes nothing is left when it has done so for as long as a session may be idle.
 func TestRelayStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

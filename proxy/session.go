@@ -199,7 +199,7 @@ func (s *session) accept(d Dialogue, store *backends.Connection, a *Attempt) err
 // logFailure writes the one line of a failed login. The name is the canonical one, or none; the secret is never there.
 func (s *session) logFailure(a *Attempt, err error) {
 	level := zap.InfoLevel
-	if !denied(err) && !isSyntax(err) {
+	if reason := reasonFor(err); !isSyntax(err) && (reason == ReasonUnavailable || reason == ReasonBroken) {
 		level = zap.WarnLevel
 	}
 	s.write(level, "login failed", zap.String("mechanism", a.Mechanism), zap.Error(err))

@@ -251,6 +251,16 @@ func TestShutdownBeforeSieveLogin(t *testing.T) {
 	})
 }
 
+// A POP3 client has asked nothing, and is told nothing.
+func TestShutdownBeforePOP3Login(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVisit(t, func(c *configs.Config) { c.Listen.Listeners[0].Service = configs.POP3 })
+		v.hears(0, "+OK proxy.example.net ready")
+		v.stop()
+		v.isClosed(0)
+	})
+}
+
 // A bug that one session meets is in the log, and ends that session alone.
 func TestSessionCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
