@@ -71,13 +71,20 @@ func check(ctx context.Context, out io.Writer, file string) error {
 func printListeners(out io.Writer, config *configs.Config, store *tlsstore.Store) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
-	fmt.Fprintln(table, "SERVICE\tADDRESS\tLISTENER\tTLS\tWITHOUT SNI\tPLAINTEXT FROM")
+	fmt.Fprintln(table, "SERVICE\tADDRESS\tLISTENER\tTLS\tWITHOUT SNI\tFROM\tPLAINTEXT FROM\tPROXY FROM")
 	for _, l := range config.Listen.Listeners {
 		unnamed := "refused"
-		if c := store.Explain("", l.Default); c.How == tlsstore.Default {
+		if c := store.Explain("", l.Default); l.TLS == configs.TLSNone {
+			unnamed = "-"
+		} else if c.How == tlsstore.Default {
 			unnamed = c.Default
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Service, l.Address, l.Name, l.TLS, unnamed, networks(l.PlaintextFrom))
+		from := "everywhere"
+		if !l.From.Empty() {
+			from = networks(l.From)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			l.Service, l.Address, l.Name, l.TLS, unnamed, from, networks(l.PlaintextFrom), networks(l.ProxyFrom))
 	}
 }
 
@@ -141,14 +148,19 @@ func describeTarget(r configs.Route) string {
 func printBackends(ctx context.Context, out io.Writer, router *backends.Router) (unresolved []error) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
-	fmt.Fprintln(table, "BACKEND\tPROTOCOL\tADDRESS\tRESOLVED\tTLS\tUSER AS")
+	fmt.Fprintln(table, "BACKEND\tPROTOCOL\tADDRESS\tRESOLVED\tTLS\tUSER AS\tLOGIN\tCLIENT INFO")
 	for _, s := range router.Services() {
 		for _, a := range s.Access.Addresses {
 			resolved, err := resolve(ctx, a)
 			if err != nil {
 				unresolved = append(unresolved, fmt.Errorf("backend %s: %w", s.Backend, err))
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Backend, s.Protocol, a, resolved, s.Access.TLS, s.Access.User)
+			login := string(s.Access.Login)
+			if s.Protocol == configs.LMTP {
+				login = cmp.Or(s.Access.LoginUser, "-")
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+				s.Backend, s.Protocol, a, resolved, s.Access.TLS, s.Access.User, login, s.Access.ClientInfo)
 		}
 	}
 	return unresolved

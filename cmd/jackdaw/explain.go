@@ -67,6 +67,8 @@ type answer struct {
 	Addresses    []string        `json:"addresses,omitempty"`
 	TLS          string          `json:"tls,omitempty"`
 	Name         string          `json:"name,omitempty"`
+	ClientInfo   string          `json:"client_info,omitempty"`
+	Login        []string        `json:"login,omitempty"`
 	Warnings     []string        `json:"warnings,omitempty"`
 	Failure      string          `json:"failure,omitempty"`
 }
@@ -162,6 +164,8 @@ func (a *answer) place(name string, config *configs.Config, listener configs.Lis
 		return
 	}
 	a.Backend, a.Name, a.TLS = place.Service.Backend, place.Name, string(place.Service.Access.TLS)
+	a.ClientInfo = describeClientInfo(place.Service)
+	a.Login = describeLogin(place.Service, place.Name, config.TLS.ClientCA != "")
 	for _, address := range place.Service.Access.Addresses {
 		a.Addresses = append(a.Addresses, address.String())
 	}
@@ -191,6 +195,8 @@ func (a *answer) print(out io.Writer) {
 	rows.row("addresses", a.Addresses...)
 	rows.row("tls", a.TLS)
 	rows.row("name there", a.Name)
+	rows.row("client info", a.ClientInfo)
+	rows.row("login", a.Login...)
 	rows.row("warning", a.Warnings...)
 	rows.row("failure", a.Failure)
 }
