@@ -1,14 +1,17 @@
 package backends
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -39,61 +42,100 @@ type Opening struct {
 	User     string             // by XCLIENT LOGIN: who is logged in without any further proof; "" elsewhere
 }
 
-// hello is the name that an SMTP or LMTP store hears.
-func (o Opening) hello() string {
-	if o.Client != nil && o.Client.Hello != "" {
-		return o.Client.Hello
-	}
-	return o.Hello
-}
-
-// open dials the addresses until one is ready for a login: those that have failed a moment ago come last.
+// open goes the ways to the store until one leads to a login: those that have failed a moment ago come last.
 func (s *Service) open(ctx context.Context, o Opening) (*wire.Conn, Capabilities, configs.Address, error) {
 	var errs []error
-	for _, address := range s.addresses() {
-		conn, caps, err := s.openAddress(ctx, address, o)
-		s.note(address, err)
-		if err == nil {
-			return conn, caps, address, nil
+	for _, address := range s.freshFirst(s.Access.Addresses) {
+		ways, err := resolve(ctx, address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("connecting to %s: %w", address, err))
 		}
-		errs = append(errs, fmt.Errorf("connecting to %s: %w", address, err))
+		for _, way := range s.freshFirst(ways) {
+			conn, caps, failure := s.openWay(ctx, address, way, o)
+			s.note(ctx, way, failure)
+			if failure == nil {
+				s.note(ctx, address, nil)
+				return conn, caps, address, nil
+			}
+			err = failure
+			errs = append(errs, fmt.Errorf("connecting to %s: %w", nameWay(address, way), err))
+			if ctx.Err() != nil {
+				break
+			}
+		}
+		s.note(ctx, address, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, Capabilities{}, configs.Address{}, errors.Join(errs...)
+	return nil, Capabilities{}, configs.Address{}, cmp.Or(errors.Join(errs...), errNowhere)
 }
 
-// addresses lists the ways to the store in the order in which they are tried.
-func (s *Service) addresses() []configs.Address {
+var errNowhere = errors.New("no address leads to the store")
+
+// lookup resolves a host's name; a variable for tests.
+var lookup = net.DefaultResolver.LookupNetIP
+
+// resolve returns the ways that an address stands for: each of the addresses that a host has is one of its own, in the order
+// that the system prefers.
+func resolve(ctx context.Context, address configs.Address) ([]configs.Address, error) {
+	host, port, err := net.SplitHostPort(address.Address)
+	if _, notIP := netip.ParseAddr(host); address.Network == "unix" || err != nil || notIP == nil {
+		return []configs.Address{address}, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, dialLimit, errSlow)
+	defer cancel()
+	ips, err := lookup(ctx, "ip", host)
+	if err != nil {
+		return nil, because(ctx, err)
+	}
+	var ways []configs.Address
+	for _, ip := range ips {
+		ways = append(ways, configs.Address{Network: address.Network, Address: net.JoinHostPort(ip.Unmap().String(), port)})
+	}
+	return ways, nil
+}
+
+func nameWay(address, way configs.Address) string {
+	if address == way {
+		return address.String()
+	}
+	return fmt.Sprintf("%s (%s)", address, way)
+}
+
+// freshFirst sorts addresses into the order in which they are tried.
+func (s *Service) freshFirst(addresses []configs.Address) []configs.Address {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	return slices.SortedStableFunc(slices.Values(s.Access.Addresses), func(a, b configs.Address) int {
-		return boolToInt(now.Before(s.avoid[a])) - boolToInt(now.Before(s.avoid[b]))
-	})
-}
-
-func boolToInt(b bool) int {
-	if b {
-		return 1
+	fresh, avoided := []configs.Address{}, []configs.Address{}
+	for _, a := range addresses {
+		if now.Before(s.avoid[a]) {
+			avoided = append(avoided, a)
+		} else {
+			fresh = append(fresh, a)
+		}
 	}
-	return 0
+	return append(fresh, avoided...)
 }
 
-// note remembers whether an address was of use.
-func (s *Service) note(address configs.Address, err error) {
+// note remembers whether an address was of use. That a client had no time left, or went away, tells nothing of it.
+func (s *Service) note(ctx context.Context, address configs.Address, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
+	now := time.Now()
+	maps.DeleteFunc(s.avoid, func(_ configs.Address, until time.Time) bool { return now.After(until) })
+	switch {
+	case err == nil:
 		delete(s.avoid, address)
-	} else {
-		s.avoid[address] = time.Now().Add(avoidFor)
+	case ctx.Err() == nil || errors.Is(context.Cause(ctx), errSlow):
+		s.avoid[address] = now.Add(avoidFor)
 	}
 }
 
-func (s *Service) openAddress(ctx context.Context, address configs.Address, o Opening) (*wire.Conn, Capabilities, error) {
-	raw, err := s.dial(ctx, address)
+// openWay goes one of the ways that a configured address stands for.
+func (s *Service) openWay(ctx context.Context, address, way configs.Address, o Opening) (*wire.Conn, Capabilities, error) {
+	raw, err := s.dial(ctx, way)
 	if err != nil {
 		return nil, Capabilities{}, because(ctx, err)
 	}
@@ -106,26 +148,41 @@ func (s *Service) openAddress(ctx context.Context, address configs.Address, o Op
 	return conn, caps, nil
 }
 
-// dial connects, from the next of the source addresses that have the family.
-func (s *Service) dial(ctx context.Context, address configs.Address) (net.Conn, error) {
+// dial connects, from the next of the source addresses where there are some. One whose ports are all in use, or that this
+// host does not have at the moment, is passed over.
+func (s *Service) dial(ctx context.Context, way configs.Address) (conn net.Conn, err error) {
 	dialer := net.Dialer{Timeout: dialLimit, KeepAliveConfig: KeepAlive}
-	if source := s.source(address); source.IsValid() {
-		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
+	if len(s.Access.Source) == 0 || way.Network == "unix" {
+		return dialer.DialContext(ctx, way.Network, way.Address)
 	}
-	return dialer.DialContext(ctx, address.Network, address.Address)
+	err = errors.New("no source address is of its family")
+	for _, source := range s.sources(way) {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
+		conn, err = dialer.DialContext(ctx, way.Network, way.Address)
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return conn, err
 }
 
-// source takes the source addresses in turn. A host name may lead to either family, and the dialer leaves out the addresses
-// that do not fit.
-func (s *Service) source(address configs.Address) netip.Addr {
-	sources := s.Access.Source
-	if to, err := netip.ParseAddrPort(address.Address); err == nil {
-		sources = slices.DeleteFunc(slices.Clone(sources), func(a netip.Addr) bool { return a.Is4() != to.Addr().Unmap().Is4() })
+// sources are the source addresses of the family, beginning with the next in turn.
+func (s *Service) sources(way configs.Address) []netip.Addr {
+	to, err := netip.ParseAddrPort(way.Address)
+	if err != nil {
+		return nil
 	}
-	if len(sources) == 0 || address.Network == "unix" {
-		return netip.Addr{}
+	v4 := to.Addr().Unmap().Is4()
+	fit := slices.DeleteFunc(slices.Clone(s.Access.Source), func(a netip.Addr) bool { return a.Is4() != v4 })
+	if len(fit) == 0 {
+		return nil
 	}
-	return sources[int(s.turn.Add(1)-1)%len(sources)]
+	turn := &s.turns[0]
+	if v4 {
+		turn = &s.turns[1]
+	}
+	next := (turn.Add(1) - 1) % uint32(len(fit))
+	return slices.Concat(fit[next:], fit[:next])
 }
 
 // prepare takes a fresh connection through the PROXY header, TLS, and what the protocol says before login.
@@ -192,9 +249,13 @@ func because(ctx context.Context, err error) error {
 // its TLS. Where there is no client, or none with an address, the connection is said to be our own.
 func sendProxyHeader(w io.Writer, client *Peer) error {
 	header := &proxyproto.Header{Version: 2, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}
-	if client != nil && client.Client.IsValid() && client.Local.IsValid() {
-		header = proxyproto.HeaderProxyFromAddrs(2,
-			net.TCPAddrFromAddrPort(netip.AddrPortFrom(client.Client, client.Port)), net.TCPAddrFromAddrPort(client.Local))
+	var from, to netip.AddrPort
+	ok := client != nil
+	if ok {
+		from, to, ok = client.ends()
+	}
+	if ok {
+		header = proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to))
 		tlvs, err := proxyTLVs(client)
 		if err == nil {
 			err = header.SetTLVs(tlvs)

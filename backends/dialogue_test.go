@@ -31,6 +31,7 @@ type dialogue struct {
 	open  bool // there is no login
 	peer  *Peer
 	info  configs.ClientInfo
+	user  string // by XCLIENT LOGIN
 	with  mechanism
 	talk  string
 	caps  string // from Open; "" means that it is of no interest
@@ -109,15 +110,18 @@ func (test dialogue) check(t *testing.T, store Store, raw net.Conn) {
 			return c.DialTLS(context.Background(), &tls.Config{RootCAs: authority().Pool(), ServerName: "store.example"})
 		}
 	}
-	caps, err := store.Open(c, Opening{StartTLS: begin, Hello: "proxy.example.net", Client: test.peer, Info: test.info})
+	caps, err := store.Open(c, Opening{StartTLS: begin, Hello: "proxy.example.net", Client: test.peer, Info: test.info, User: test.user})
 	if got := writeCaps(caps); test.caps != "" && got != test.caps {
 		t.Errorf("capabilities are %q, want %q", got, test.caps)
 	}
 	var welcome Welcome
 	if err == nil && !test.open {
-		if test.with.name != "" {
+		switch {
+		case test.user != "":
+			welcome, err = store.Login(c, caps, &XCLIENT{})
+		case test.with.name != "":
 			welcome, err = store.Login(c, caps, &test.with)
-		} else {
+		default:
 			welcome, err = store.Login(c, caps, &Plain{User: "alice", Password: "secret"})
 		}
 	}

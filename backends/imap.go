@@ -55,16 +55,13 @@ func imapIntroduce(c *wire.Conn, caps Capabilities, o Opening) error {
 		return nil
 	}
 	var list []string
-	for _, p := range idParameters(o.Client) {
+	for _, p := range idParameters(*o.Client) {
 		name, errName := wire.Quote(p.name)
 		value, errValue := wire.Quote(p.value)
 		if err := cmp.Or(errName, errValue); err != nil {
 			return err
 		}
 		list = append(list, name+" "+value)
-	}
-	if list == nil {
-		return nil
 	}
 	if _, err := imapCommand(c, "J5", "ID ("+strings.Join(list, " ")+")"); err != nil {
 		return fmt.Errorf("ID: %w", err)

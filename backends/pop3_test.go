@@ -168,7 +168,7 @@ var visitor = &Peer{
 // What Dovecot answers to XCLIENT was seen of version 2.3.
 func TestPOP3XCLIENT(t *testing.T) {
 	const capa = "P: CAPA\nB: +OK\nB: UIDL\nB: .\n"
-	const sent = "P: XCLIENT ADDR=192.0.2.7 PORT=50000 SESSION=ABC TTL=4 CLIENT-TRANSPORT=TLS DESTADDR=198.51.100.1 DESTPORT=995 DESTNAME=mail.example.org\n"
+	const sent = "P: XCLIENT ADDR=192.0.2.7 PORT=50000 DESTADDR=198.51.100.1 DESTPORT=995 SESSION=ABC TTL=4 CLIENT-TRANSPORT=TLS DESTNAME=mail.example.org\n"
 	const dovecot = "B: +OK [XCLIENT] Dovecot ready.\n"
 	playDialogues(t, pop3Store{}, []dialogue{
 		{what: "where the store takes it", open: true, caps: "UIDL |", peer: visitor, info: configs.ClientInfoAuto, talk: dovecot + sent + `
@@ -197,7 +197,7 @@ func TestPOP3XCLIENT(t *testing.T) {
 		{what: "where a PROXY header came before", open: true, caps: "UIDL |", peer: visitor, info: configs.ClientInfoProxy, talk: dovecot + capa},
 		{what: "nobody to tell of", open: true, caps: "UIDL |", info: configs.ClientInfoXCLIENT, talk: dovecot + capa},
 		{what: "a client without an address", open: true, caps: "UIDL |", peer: &Peer{Session: "ABC"}, info: configs.ClientInfoXCLIENT,
-			talk: dovecot + capa},
+			talk: dovecot + "P: XCLIENT SESSION=ABC TTL=4 CLIENT-TRANSPORT=insecure\nB: +OK\n" + capa},
 	})
 }
 

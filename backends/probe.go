@@ -198,8 +198,7 @@ func literalName(local net.Addr) string {
 	if err != nil {
 		return "localhost" // a unix socket
 	}
-	ip := from.Addr().Unmap().WithZone("")
-	return "[" + smtpLiteral(ip.String(), ip.Is6()) + "]"
+	return "[" + smtpLiteral(from.Addr().Unmap().WithZone("")) + "]"
 }
 
 // maxGreeting bounds what is kept of a greeting's first line.

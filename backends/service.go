@@ -46,8 +46,8 @@ type Service struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	tasks  sync.WaitGroup
-	gate   chan struct{} // holds one token: who has it may inspect
-	turn   atomic.Uint32 // counts connections, for the source addresses
+	gate   chan struct{}    // holds one token: who has it may inspect
+	turns  [2]atomic.Uint32 // count connections by family, for the source addresses
 
 	mu         sync.Mutex
 	avoid      map[configs.Address]time.Time // addresses that have failed, and until when they are tried last
@@ -181,6 +181,9 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 			s.noteRefusal(time.Since(began))
 		}
 		conn.Close()
+		if onBehalf { // the client has proved who it is
+			err = fmt.Errorf("on the proxy's word: %w", undenied(err))
+		}
 		return nil, err
 	}
 	if !onBehalf {

@@ -1,13 +1,16 @@
 package backends
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/emersion/go-sasl"
 
+	"jackdaw/configs"
 	"jackdaw/internal/wire"
 )
 
@@ -33,31 +36,62 @@ func (s smtpStore) Open(c *wire.Conn, o Opening) (Capabilities, error) {
 			return Capabilities{}, err
 		}
 	}
-	if o.Client == nil {
-		return caps, nil
+	if o.Client != nil {
+		if caps, err = s.introduce(c, caps, o); err != nil {
+			return Capabilities{}, err
+		}
 	}
-	return s.introduce(c, caps, o)
+	// It is said to us, as whom the store knows us: it tells nothing of what clients can do, and comes and goes with them.
+	caps.List = slices.DeleteFunc(caps.List, func(c Capability) bool { return c.Name == "XCLIENT" })
+	return caps, nil
 }
 
 // introduce tells the store of the client. It is done wherever the store takes it from us, whatever client_info says of the
 // address: a store that trusts our address would take it from whomever we let in.
 func (s smtpStore) introduce(c *wire.Conn, caps Capabilities, o Opening) (Capabilities, error) {
-	listed, ok := caps.Value("XCLIENT")
+	listed, _ := caps.Value("XCLIENT")
+	pairs := xclientSMTP(o, s.proto(), listed)
+	has := func(name string) bool { return slices.ContainsFunc(pairs, func(p pair) bool { return p.name == name }) }
 	switch {
-	case o.User != "" && !slices.Contains(strings.Fields(listed), "LOGIN"):
-		return Capabilities{}, fmt.Errorf("store does not take XCLIENT LOGIN from us")
-	case !ok:
+	case o.User != "" && !has("LOGIN"):
+		return Capabilities{}, errors.New("store does not take XCLIENT LOGIN from us")
+	case o.Info == configs.ClientInfoXCLIENT && !has("ADDR"):
+		return Capabilities{}, errors.New("store does not take XCLIENT from us")
+	case len(pairs) == 0:
 		return caps, nil
 	}
-	proto := "ESMTP"
-	if s.lmtp {
-		proto = "LMTP"
-	}
-	if _, err := smtpCommand(c, xclientCommand(xclientSMTP(o, proto, listed)), 220); err != nil {
+	if _, err := smtpCommand(c, xclientCommand(pairs, wire.XText), 220); err != nil {
 		// At an error Postfix goes on with the address that it had, which is ours, and trusts it.
 		return Capabilities{}, fmt.Errorf("XCLIENT: %w", err)
 	}
 	return s.greet(c, o.hello()) // XCLIENT begins the session anew
+}
+
+func (s smtpStore) proto() string {
+	if s.lmtp {
+		return "LMTP"
+	}
+	return "ESMTP"
+}
+
+// hello is the name that an SMTP or LMTP store hears: the client's, if it is one that every store takes (RFC 5321 section
+// 4.1.1.1). Clients call themselves anything, and are to hear that when they say it, or never.
+func (o Opening) hello() string {
+	if o.Client != nil && isHostName(o.Client.Hello) {
+		return o.Client.Hello
+	}
+	return o.Hello
+}
+
+// isHostName recognises a domain and an address literal.
+func isHostName(name string) bool {
+	if literal, ok := strings.CutPrefix(name, "["); ok {
+		literal, ok = strings.CutSuffix(literal, "]")
+		address, err := netip.ParseAddr(strings.TrimPrefix(literal, "IPv6:"))
+		return ok && err == nil && strings.EqualFold(literal, smtpLiteral(address.WithZone("")))
+	}
+	domain, err := configs.DNSName(name)
+	return err == nil && strings.EqualFold(domain, name)
 }
 
 // greet says hello, and reads what the store can do.
