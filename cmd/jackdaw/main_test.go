@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 //	certificate DIR NAME...   makes a certificate for the names, with its key; expired if DIR begins with "expired"
 //	stores                    starts the demo's stores and sets $NORTH_IMAP, $SOUTH_POP3 and so on
 //	expand FILE               replaces $VARIABLES in a file
-//	server VAR FILE CERT      starts a server that answers as the file says, and sets $VAR to its address; CERT is the
+//	server VAR FILE CERT [UNIX]   starts a server that answers as the file says, and sets $VAR to its address; CERT is the
 //	                          directory of its certificate, behind "implicit:" if TLS begins with the first byte
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

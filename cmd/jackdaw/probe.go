@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -113,7 +114,10 @@ func (f probeFlags) visitor(address string, alpnGiven bool) (*visitor, error) {
 	case f.passwordFile != "" && f.user == "":
 		return nil, errors.New("--password-file is of no use without --user")
 	}
-	mode, err := f.tlsMode(service)
+	if f.sni, err = asciiName(f.sni); err != nil {
+		return nil, fmt.Errorf("--sni: %w", err)
+	}
+	mode, err := f.tlsMode(service, a)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +143,14 @@ func (f probeFlags) visitor(address string, alpnGiven bool) (*visitor, error) {
 	return v, nil
 }
 
+// asciiName writes a name with other letters as DNS has it. Any other name is sent as it stands, to see what comes of it.
+func asciiName(name string) (string, error) {
+	if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return configs.DNSName(name)
+	}
+	return name, nil
+}
+
 func serviceNames() string {
 	var names []string
 	for _, s := range configs.Services() {
@@ -147,17 +159,20 @@ func serviceNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (f probeFlags) tlsMode(service configs.Service) (configs.TLSMode, error) {
-	switch mode := configs.TLSMode(f.mode); mode {
-	case configs.TLSNone, configs.TLSStartTLS, configs.TLSImplicit:
+// tlsMode says when TLS begins. On a unix socket nobody listens, and no name is known that a certificate could be for.
+func (f probeFlags) tlsMode(service configs.Service, a configs.Address) (configs.TLSMode, error) {
+	mode := configs.TLSMode(f.mode)
+	switch {
+	case mode == configs.TLSNone || mode == configs.TLSStartTLS || mode == configs.TLSImplicit:
 		return mode, nil
-	case "":
-		if service.ImplicitTLS() {
-			return configs.TLSImplicit, nil
-		}
-		return configs.TLSStartTLS, nil
+	case f.mode != "":
+		return "", fmt.Errorf("--tls is implicit, starttls or none, not %q", f.mode)
+	case service.ImplicitTLS():
+		return configs.TLSImplicit, nil
+	case a.Network == "unix" && f.sni == "":
+		return configs.TLSNone, nil
 	}
-	return "", fmt.Errorf("--tls is implicit, starttls or none, not %q", f.mode)
+	return configs.TLSStartTLS, nil
 }
 
 // client reads --send-proxy: "192.0.2.1", "192.0.2.1:4321" or "[2001:db8::1]:4321".
@@ -283,11 +298,11 @@ func (v *visitor) login(ctx context.Context, r *report, met *backends.Probed) {
 	case v.user == "":
 		met.Leave()
 		return
-	case !v.insecure && r.TLS == nil:
+	case !v.insecure && r.TLS == nil && v.probe.Address.Network != "unix":
 		r.problem("login: the password is not sent without TLS, unless --insecure is given")
 		met.Leave()
 		return
-	case !v.insecure && len(r.TLS.Faults) > 0:
+	case !v.insecure && r.TLS != nil && len(r.TLS.Faults) > 0:
 		r.problem("login: the password is not sent to a server that may be another, unless --insecure is given")
 		met.Leave()
 		return

@@ -47,7 +47,11 @@ func makeServer(ts *testscript.TestScript, _ bool, args []string) {
 	pair, err := tls.LoadX509KeyPair(base+".crt", base+".key")
 	ts.Check(err)
 	config := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"imap"}}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	network, address := "tcp", "127.0.0.1:0"
+	if len(args) > 3 {
+		network, address = "unix", ts.MkAbs(args[3])
+	}
+	listener, err := net.Listen(network, address)
 	ts.Check(err)
 	ts.Setenv(args[0], listener.Addr().String())
 	ts.Defer(func() { listener.Close() })
@@ -143,6 +147,18 @@ func TestFaults(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// A handshake can be worth nothing whatever the certificate.
+func TestWeaknesses(t *testing.T) {
+	if got := weaknesses(&tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}); got != nil {
+		t.Errorf("TLS 1.3 has %q", got)
+	}
+	want := []string{"TLS 1.0 is out of date (RFC 8996)", "cipher suite TLS_RSA_WITH_RC4_128_SHA is weak"}
+	got := weaknesses(&tls.ConnectionState{Version: tls.VersionTLS10, CipherSuite: tls.TLS_RSA_WITH_RC4_128_SHA})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

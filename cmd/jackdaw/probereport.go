@@ -68,7 +68,7 @@ func (r *report) problem(format string, args ...any) {
 
 // meet takes down what was met up to the place of a login.
 func (r *report) meet(met *backends.Probed) {
-	if met.Remote != nil && met.Remote.String() != r.Address {
+	if met.Remote != nil && met.Remote.Network() == "tcp" && met.Remote.String() != r.Address {
 		r.Peer = met.Remote.String()
 	}
 	r.Greeting = met.Greeting
