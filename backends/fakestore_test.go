@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/pires/go-proxyproto"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -26,6 +27,7 @@ type fakeStore struct {
 	address  configs.Address
 	tls      *tls.Config
 	mode     configs.TLSMode
+	proxied  bool // a PROXY header must come first
 	listener net.Listener
 	handlers sync.WaitGroup
 	closing  chan struct{}
@@ -34,9 +36,11 @@ type fakeStore struct {
 	greeting string // "": silence
 	caps     string
 	verify   verifier
-	heard    []string // "user password" of each login; an invented password is "invented"
+	heard    []string // "user password" of each login, behind whom it is for; an invented password is "invented"
+	headers  []string // what was in PROXY headers
 	conns    []net.Conn
 	accepted int
+	open     int  // connections
 	lingers  bool // does not close at LOGOUT
 }
 
@@ -102,6 +106,7 @@ func (f *fakeStore) listen(t *testing.T) {
 			}
 			f.mu.Lock()
 			f.accepted++
+			f.open++
 			f.conns = append(f.conns, conn)
 			f.mu.Unlock()
 			f.handlers.Go(func() { f.handle(conn) })
@@ -127,7 +132,16 @@ func (f *fakeStore) close() {
 }
 
 func (f *fakeStore) handle(conn net.Conn) {
-	defer func() { _ = conn.Close() }()
+	defer func() {
+		_ = conn.Close()
+		f.set(func(f *fakeStore) { f.open-- })
+	}()
+	if f.proxied {
+		proxied := proxyproto.NewConn(conn, proxyproto.WithPolicy(proxyproto.REQUIRE))
+		header := writeHeader(proxied.ProxyHeader())
+		f.set(func(f *fakeStore) { f.headers = append(f.headers, header) })
+		conn = proxied
+	}
 	if f.mode == configs.TLSImplicit {
 		conn = tls.Server(conn, f.tls)
 	}
@@ -171,6 +185,9 @@ func (f *fakeStore) answer(command string) string {
 	verb, rest, _ := strings.Cut(command, " ")
 	switch verb {
 	case "CAPABILITY":
+		if f.now().caps == "hang" {
+			return "hang"
+		}
 		return "* CAPABILITY " + f.now().caps + "\r\nTAG OK done"
 	case "STARTTLS":
 		if f.mode == configs.TLSStartTLS {
@@ -186,7 +203,7 @@ func (f *fakeStore) answer(command string) string {
 		parts := strings.Split(string(message), "\x00")
 		if len(parts) == 3 {
 			f.mu.Lock()
-			f.heard = append(f.heard, strings.TrimSpace(parts[1]+" "+kind(parts[2])))
+			f.heard = append(f.heard, strings.TrimSpace(parts[0]+" "+parts[1]+" "+kind(parts[2])))
 			f.mu.Unlock()
 			answer := f.now().verify(parts[1], parts[2])
 			if answer != "hang" && answer != "drop" {
@@ -239,6 +256,25 @@ func (f *fakeStore) count(login string) (n int) {
 		}
 	}
 	return n
+}
+
+// left tells whether all that connected are gone again.
+func (f *fakeStore) left() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.open == 0
+}
+
+// from lists where its connections came from; "" is a socket.
+func (f *fakeStore) from() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []string
+	for _, conn := range f.conns {
+		host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+		all = append(all, host)
+	}
+	return all
 }
 
 // connections tells how many there were.

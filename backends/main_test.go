@@ -12,6 +12,8 @@ import (
 func TestMain(m *testing.M) {
 	retryFirst, retryMost = 2*time.Millisecond, 20*time.Millisecond
 	openLimit, loginLimit, inspectLimit, leaveLimit = 600*time.Millisecond, time.Second, time.Second, 400*time.Millisecond
+	dialLimit, tlsLimit = 500*time.Millisecond, 500*time.Millisecond
+	lookup = lookupTest
 	goleak.VerifyTestMain(m, goleak.Cleanup(os.Exit))
 }
 

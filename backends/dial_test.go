@@ -1,0 +1,456 @@
+package backends
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"go.uber.org/zap"
+
+	"jackdaw/configs"
+)
+
+// hosts are the names that tests have made up: each has its addresses, or hangs without one.
+var hosts sync.Map
+
+func lookupTest(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	addresses, ok := hosts.Load(host)
+	if !ok {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	if all := addresses.([]netip.Addr); all != nil {
+		return all, nil
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// host makes up a name for addresses.
+func host(t *testing.T, name string, addresses ...string) {
+	var all []netip.Addr
+	for _, a := range addresses {
+		all = append(all, netip.MustParseAddr(a))
+	}
+	hosts.Store(name, all)
+	t.Cleanup(func() { hosts.Delete(name) })
+}
+
+func tcp(host, port string) configs.Address {
+	return configs.Address{Network: "tcp", Address: net.JoinHostPort(host, port)}
+}
+
+// on is the port of a store.
+func on(f *fakeStore) string {
+	_, port, _ := net.SplitHostPort(f.address.Address)
+	return port
+}
+
+// open is a login without a self-test before it, and what it wants of the service is of no interest.
+func open(t *testing.T, s *Service) (configs.Address, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, _, address, err := s.open(ctx, Opening{})
+	if err == nil {
+		_ = conn.Close()
+	}
+	return address, err
+}
+
+func TestResolve(t *testing.T) {
+	host(t, "two.example", "2001:db8::1", "::ffff:192.0.2.1")
+	host(t, "hung.example")
+	for text, want := range map[string]string{
+		"192.0.2.1:143":     "[192.0.2.1:143]",
+		"[2001:db8::1]:143": "[[2001:db8::1]:143]",
+		"two.example:143":   "[[2001:db8::1]:143 192.0.2.1:143]",
+		"no.example:143":    "[] lookup no.example: no such host",
+		"hung.example:143":  "[] store is too slow: context deadline exceeded",
+	} {
+		ways, err := resolve(t.Context(), configs.Address{Network: "tcp", Address: text})
+		got := fmt.Sprint(ways)
+		if err != nil {
+			got += " " + err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	socket := configs.Address{Network: "unix", Address: "/run/imap:143"}
+	if ways, err := resolve(t.Context(), socket); err != nil || !slices.Equal(ways, []configs.Address{socket}) {
+		t.Errorf("%s: %v, %v", socket, ways, err)
+	}
+}
+
+// A host's addresses are ways like others: each is tried, and remembered by itself.
+func TestHostWithAddresses(t *testing.T) {
+	t.Parallel()
+	hung := serve(t, tcp("127.0.0.2", "0"), silent)
+	good := serve(t, tcp("127.0.0.3", on(hung)))
+	name := tcp("farm.example", on(hung))
+	host(t, "farm.example", "127.0.0.1", "127.0.0.2", "127.0.0.3")
+	s := unstarted(t, way(tcp("no.example", "143"), name))
+	for range 2 { // at the first address nobody listens, and the second says nothing: neither is asked a second time
+		if address, err := open(t, s); err != nil || address != name {
+			t.Fatalf("it leads to %v, %v", address, err)
+		}
+	}
+	if hung.connections() != 1 || good.connections() != 2 {
+		t.Errorf("asked %d times and %d times", hung.connections(), good.connections())
+	}
+	eventually(t, "nothing is left open", func() bool { return hung.left() && good.left() })
+	good.close()
+	_, err := open(t, s)
+	for _, want := range []string{
+		"connecting to no.example:143: lookup no.example: no such host",
+		"connecting to " + name.Address + " (127.0.0.1:" + on(hung) + "): dial tcp 127.0.0.1:",
+		"connecting to " + name.Address + " (127.0.0.2:" + on(hung) + "): store is too slow: reading the greeting: ",
+		"connecting to " + name.Address + " (127.0.0.3:" + on(hung) + "): dial tcp 127.0.0.3:",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, and does not tell %q", err, want)
+		}
+	}
+}
+
+// The name is what TLS is checked for, whatever the address.
+func TestHostUnderTLS(t *testing.T) {
+	store := serve(t, tcp("127.0.0.2", "0"), func(f *fakeStore) {
+		f.mode, f.tls = configs.TLSImplicit, certificate(t, "store.example")
+	})
+	host(t, "store.example", "127.0.0.2")
+	host(t, "other.example", "127.0.0.2")
+	for name, want := range map[string]string{"store.example": "", "other.example": "not other.example"} {
+		s := unstarted(t, way(tcp(name, on(store))))
+		s.Access.TLS, s.Access.TLSCA = configs.TLSImplicit, ""
+		var err error
+		if s.tls, err = clientTLS(s.Access); err != nil {
+			t.Fatal(err)
+		}
+		s.tls[s.Access.Addresses[0]].RootCAs = authority().Pool()
+		_, err = open(t, s)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// An address that has failed is tried last, for a while.
+func TestAvoid(t *testing.T) {
+	first, second := serve(t, onLoopback), serve(t, onLoopback)
+	first.close()
+	s := unstarted(t, way(first.address, second.address))
+	leads := func(want configs.Address) {
+		t.Helper()
+		if got, err := open(t, s); err != nil || got != want {
+			t.Fatalf("it leads to %v, %v; want %v", got, err, want)
+		}
+	}
+	leads(second.address)
+	first.listen(t)
+	leads(second.address) // the first is not asked again so soon
+	s.mu.Lock()
+	s.avoid[first.address] = time.Now().Add(-time.Nanosecond)
+	s.mu.Unlock()
+	leads(first.address)
+	leads(first.address)
+
+	second.close()
+	first.close()
+	if _, err := open(t, s); err == nil {
+		t.Fatal("nobody is there")
+	}
+	first.listen(t)
+	leads(first.address) // where all have failed, all are tried
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, avoided := s.avoid[first.address]; avoided || len(s.avoid) != 1 {
+		t.Errorf("%v are avoided", s.avoid)
+	}
+}
+
+// What has not failed by itself is not avoided: a client may go, or have no time left.
+func TestAvoidOnlyForFailure(t *testing.T) {
+	gone := errors.New("client has gone")
+	for what, test := range map[string]struct {
+		cause   error
+		avoided int
+	}{
+		"a client has gone":     {gone, 0},
+		"the store is too slow": {errSlow, 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			hung, spare := serve(t, onLoopback, silent), serve(t, onLoopback)
+			s := unstarted(t, way(hung.address, spare.address))
+			ctx, cancel := context.WithCancelCause(context.Background())
+			go func() {
+				for hung.connections() == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				cancel(test.cause)
+			}()
+			if _, _, _, err := s.open(ctx, Opening{}); !errors.Is(err, test.cause) {
+				t.Errorf("it ends with %v", err)
+			}
+			if spare.connections() > 0 {
+				t.Error("another address is asked afterwards")
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.avoid) != test.avoided {
+				t.Errorf("%v are avoided, want %d", s.avoid, test.avoided)
+			}
+		})
+	}
+}
+
+// What is known of addresses outlives a reload that does not change their backend.
+func TestAvoidOutlivesReload(t *testing.T) {
+	first, second := serve(t, onLoopback), serve(t, onLoopback)
+	first.close()
+	access := way(first.address, second.address)
+	access.AcceptsAnyPassword = true
+	config := &configs.Config{Backends: []configs.Backend{{Name: "store1", Access: map[configs.Service]configs.Access{configs.IMAP: access}}}}
+	var routers []*Router
+	for range 2 {
+		var old *Router
+		if routers != nil {
+			old = routers[0]
+		}
+		r, err := NewRouter(config, old, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		routers = append(routers, r)
+		s := r.Services()[0]
+		eventually(t, "the store was reached", func() bool { _, reached := s.Capabilities(); return reached })
+		s.mu.Lock()
+		if len(s.avoid) != 1 {
+			t.Errorf("%v are avoided", s.avoid)
+		}
+		s.mu.Unlock()
+	}
+	routers[0].Retire(routers[1])
+	routers[1].Retire(nil)
+}
+
+// Connections come from the source addresses of their family, in turn.
+func TestSources(t *testing.T) {
+	address := func(all ...string) (list []netip.Addr) {
+		for _, a := range all {
+			list = append(list, netip.MustParseAddr(a))
+		}
+		return list
+	}
+	s := unstarted(t, way(tcp("127.0.0.1", "143")))
+	s.Access.Source = address("192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2", "192.0.2.3")
+	for _, test := range []struct{ to, want string }{
+		{"127.0.0.1:143", "[192.0.2.1 192.0.2.2 192.0.2.3]"},
+		{"[::1]:143", "[2001:db8::1 2001:db8::2]"},
+		{"127.0.0.1:143", "[192.0.2.2 192.0.2.3 192.0.2.1]"},
+		{"[::1]:143", "[2001:db8::2 2001:db8::1]"},
+		{"127.0.0.1:143", "[192.0.2.3 192.0.2.1 192.0.2.2]"},
+		{"127.0.0.1:143", "[192.0.2.1 192.0.2.2 192.0.2.3]"},
+		{"[::1]:143", "[2001:db8::1 2001:db8::2]"},
+	} {
+		if got := fmt.Sprint(s.sources(configs.Address{Network: "tcp", Address: test.to})); got != test.want {
+			t.Errorf("to %s from %s, want %s", test.to, got, test.want)
+		}
+	}
+	s.turns[1].Store(^uint32(0)) // a counter has an end
+	if got := s.sources(tcp("127.0.0.1", "143")); len(got) != 3 {
+		t.Errorf("from %v", got)
+	}
+
+	store := serve(t, onLoopback)
+	socket := serve(t, onSocket(t))
+	for _, test := range []struct {
+		to     *fakeStore
+		source []netip.Addr
+		want   string // where they come from, of two
+		err    string
+	}{
+		{to: store, source: address("127.0.0.5", "127.0.0.6"), want: "[127.0.0.5 127.0.0.6]"},
+		{to: store, source: address("192.0.2.1", "::1", "127.0.0.6"), want: "[127.0.0.6 127.0.0.6]"}, // the first is not of this host
+		{to: store, source: address("192.0.2.1"), err: "cannot assign requested address"},
+		{to: store, source: address("::1"), err: "no source address is of its family"},
+		{to: socket, source: address("::1"), want: "[ ]"},
+	} {
+		s := unstarted(t, way(test.to.address))
+		s.Access.Source = test.source
+		test.to.set(func(f *fakeStore) { f.conns = nil })
+		var errs []error
+		for n := range 2 {
+			_, err := open(t, s)
+			errs = append(errs, err)
+			eventually(t, "it has come", func() bool { return err != nil || len(test.to.from()) > n })
+		}
+		err := errors.Join(errs...)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("from %s: %v, want %q", test.source, err, test.err)
+			}
+		} else if got := fmt.Sprint(test.to.from()); got != test.want || err != nil {
+			t.Errorf("from %s: %s, %v; want %s", test.source, got, err, test.want)
+		}
+	}
+}
+
+// Each step has its time, and its name in the error.
+func TestStepLimits(t *testing.T) {
+	t.Parallel()
+	hung := serve(t, onLoopback, silent)
+	deaf := serve(t, onLoopback, func(f *fakeStore) { f.greeting = "* OK ready"; f.caps = "hang" })
+	host(t, "slow.example")
+	implicit := way(hung.address)
+	implicit.TLS = configs.TLSImplicit
+	for what, test := range map[string]struct {
+		access configs.Access
+		want   string
+	}{
+		"lookup":       {way(tcp("slow.example", "143")), "connecting to slow.example:143: store is too slow: "},
+		"TLS":          {implicit, "connecting to " + hung.address.Address + ": TLS: store is too slow: "},
+		"greeting":     {way(hung.address), "connecting to " + hung.address.Address + ": store is too slow: reading the greeting: "},
+		"capabilities": {way(deaf.address), "connecting to " + deaf.address.Address + ": store is too slow: CAPABILITY: "},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			_, err := open(t, unstarted(t, test.access))
+			if err == nil || !strings.Contains(err.Error(), test.want) || !errors.Is(err, errSlow) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+			if took := time.Since(began); took > openLimit+2*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+	t.Run("PROXY header", func(t *testing.T) {
+		t.Parallel()
+		access := way(hung.address)
+		access.ClientInfo = configs.ClientInfoProxy
+		ours, theirs := net.Pipe() // which nobody reads
+		defer ours.Close()
+		defer theirs.Close()
+		_, _, err := unstarted(t, access).prepare(t.Context(), ours, hung.address, Opening{})
+		if want := "PROXY header: store is too slow: "; err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	})
+	t.Cleanup(func() { eventually(t, "nothing is left open", hung.left) })
+}
+
+// A PROXY header is the first thing that a store hears, of a client or of ourselves.
+func TestClientInfoProxy(t *testing.T) {
+	for _, mode := range []configs.TLSMode{configs.TLSNone, configs.TLSStartTLS, configs.TLSImplicit} {
+		t.Run(string(mode), func(t *testing.T) {
+			store := serve(t, onLoopback, func(f *fakeStore) {
+				f.proxied, f.mode, f.tls, f.caps = true, mode, certificate(t, "127.0.0.1"), "IMAP4rev1 SASL-IR ID AUTH=PLAIN"
+			})
+			access := way(store.address)
+			access.ClientInfo, access.TLS = configs.ClientInfoProxy, mode
+			s := unstarted(t, access)
+			if mode != configs.TLSNone {
+				s.tls[store.address].RootCAs = authority().Pool()
+			}
+			v := visit("alice")
+			v.Peer = *visitor
+			v.Peer.TLS = 0
+			conn, err := s.Login(context.Background(), v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Conn.Close()
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			if got := store.headers[:2]; got[0] != "local" || got[1] != "192.0.2.7:50000 to 198.51.100.1:995, for mail.example.org" {
+				t.Errorf("the headers are %q", store.headers)
+			}
+		})
+	}
+}
+
+func TestOnBehalf(t *testing.T) {
+	access := configs.Access{LoginUser: "proxy", LoginPassword: "own"}
+	for form, want := range map[configs.LoginForm]string{
+		configs.LoginAuthzid: "alice\x00proxy\x00own",
+		configs.LoginMaster:  "\x00alice*proxy\x00own",
+	} {
+		client, err := OnBehalf(access, form, "alice")
+		if err != nil || !isOnBehalf(client) {
+			t.Fatalf("%s: %v, %v", form, client, err)
+		}
+		if name, first, err := client.Start(); name != "PLAIN" || string(first) != want || err != nil {
+			t.Errorf("%s: %s %q %v", form, name, first, err)
+		}
+	}
+	if client, err := OnBehalf(access, configs.LoginXCLIENT, "alice"); err != nil || !isOnBehalf(client) {
+		t.Errorf("xclient: %v, %v", client, err)
+	}
+	for _, form := range []configs.LoginForm{configs.LoginSame, ""} {
+		if client, err := OnBehalf(access, form, "alice"); err != ErrNoEntry {
+			t.Errorf("%q: %v, %v", form, client, err)
+		}
+	}
+	for _, client := range []sasl.Client{&Plain{Authzid: "alice", User: "proxy", Password: "own"}, &mechanism{}} {
+		if isOnBehalf(client) {
+			t.Errorf("%v is on the proxy's word", client)
+		}
+	}
+}
+
+// Where the store is entered on the proxy's word, it need not prove that it refuses passwords, and no name is tried with a
+// wrong one. If it refuses the proxy, that is no wrong password of the client's.
+func TestLoginOnBehalf(t *testing.T) {
+	store := serve(t, onLoopback, func(f *fakeStore) {
+		f.verify = func(user, password string) string {
+			if user == "proxy" && password == "own" {
+				return granted
+			}
+			return refused
+		}
+	})
+	access := way(store.address)
+	access.Login, access.LoginUser = configs.LoginAuthzid, "proxy"
+	for password, want := range map[string]string{"own": "", "old": "on the proxy's word: logging in at " + store.address.Address + ": refused with"} {
+		access.LoginPassword = password
+		s := unstarted(t, access)
+		client, err := OnBehalf(access, access.Login, "alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := s.Login(context.Background(), Visit{User: "alice", Client: client, Peer: *visitor})
+		if err == nil {
+			_ = conn.Conn.Close()
+		}
+		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) || Denied(err) {
+			t.Errorf("with %q: %v, denied %v", password, err, Denied(err))
+		}
+	}
+	if got := store.logins(); !slices.Equal(got, []string{"alice proxy own", "alice proxy old"}) && !slices.Equal(got, []string{"alice proxy old", "alice proxy own"}) {
+		t.Errorf("the store heard %q", got)
+	}
+}
+
+// A store that lets anybody in by any password may still be entered on the proxy's word, and by no password.
+func TestLoginOnBehalfWithDistrust(t *testing.T) {
+	store := serve(t, onLoopback, func(f *fakeStore) { f.verify = careless })
+	s := unstarted(t, way(store.address))
+	if err := login(t, s, "alice"); err == nil {
+		t.Error("a password is shown to a store that takes any")
+	}
+	client, _ := OnBehalf(configs.Access{LoginUser: "proxy", LoginPassword: "own"}, configs.LoginMaster, "alice")
+	conn, err := s.Login(context.Background(), Visit{User: "alice", Client: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Conn.Close()
+}
