@@ -114,35 +114,45 @@ func (n *Names) Canonical(name, realm string) (User, error) {
 	if err := checkName(name); err != nil {
 		return User{}, err
 	}
-	if n.users.Lowercase {
-		name = strings.ToLower(name)
-	}
-	name = norm.NFC.String(name)
-	user := User{Local: name, Domain: realm}
+	name = n.fold(name)
+	local, domain := name, realm
 	if i := strings.LastIndexAny(name, n.users.Separators); i >= 0 {
-		user.Local, user.Domain = name[:i], name[i+1:]
-		if user.Domain == "" {
+		local, domain = name[:i], name[i+1:]
+		if domain == "" {
 			return User{}, fmt.Errorf("%w: empty domain", ErrName)
 		}
 	} else if slices.Contains(n.users.Unqualified, name) {
-		user.Domain = ""
+		domain = ""
 	}
+	return n.user(local, domain)
+}
+
+// user makes a canonical user of the parts of a name.
+func (n *Names) user(local, domain string) (User, error) {
 	// What is left of a separator must not become one at a store that is given the local part alone.
-	if user.Local == "" || strings.ContainsAny(user.Local, "@"+n.users.Separators) {
-		return User{}, fmt.Errorf("%w: local part %q", ErrName, user.Local)
+	if local == "" || strings.ContainsAny(local, "@"+n.users.Separators) {
+		return User{}, fmt.Errorf("%w: local part %q", ErrName, local)
 	}
-	if user.Domain != "" {
-		domain, err := configs.DNSName(user.Domain)
-		if err != nil {
+	user := User{Local: local}
+	if domain != "" {
+		var err error
+		if user.Domain, err = configs.DNSName(domain); err != nil {
 			return User{}, fmt.Errorf("%w: domain: %w", ErrName, err)
 		}
-		user.Domain = domain
 	}
 	// The conversions may have made it longer, and a local part may end with a blank of its own.
 	if err := cmp.Or(checkName(user.Local), checkName(user.String())); err != nil {
 		return User{}, err
 	}
 	return user, nil
+}
+
+// fold gives a name the form in which names are compared.
+func (n *Names) fold(name string) string {
+	if n.users.Lowercase {
+		name = strings.ToLower(name)
+	}
+	return norm.NFC.String(name)
 }
 
 // checkName refuses what must not travel. RFC 4616 section 2 wants UTF-8.
