@@ -63,13 +63,14 @@ func (c Capabilities) keeps(promised []Capability) error {
 	for _, p := range promised {
 		value, ok := c.Value(p.Name)
 		if common, _ := commonValue(p.Name, p.Value, value); !ok || common != p.Value {
-			return fmt.Errorf("%w: %s", errBroken, strings.TrimSpace(p.Name+" "+p.Value))
+			return fmt.Errorf("%w: %s", ErrBroken, strings.TrimSpace(p.Name+" "+p.Value))
 		}
 	}
 	return nil
 }
 
-var errBroken = errors.New("not all is there that clients were promised")
+// ErrBroken means that a store cannot do what clients were promised.
+var ErrBroken = errors.New("not all is there that clients were promised")
 
 func commonValue(name, a, b string) (string, bool) {
 	switch {
