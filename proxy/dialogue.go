@@ -41,6 +41,7 @@ var protocols = map[configs.Service]protocol{
 	configs.IMAP:       {dialogue: newIMAP, promise: imapPromise, bye: imapBye},
 	configs.POP3:       {dialogue: newPOP3, promise: pop3Promise, bye: pop3Bye},
 	configs.Submission: {dialogue: newSubmission, promise: submissionPromise, bye: smtpBye, guard: newSubmissionGuard},
+	configs.LMTP:       {promise: lmtpPromise}, // which has no login: see session.deliver
 	configs.Sieve:      {dialogue: newSieve, promise: sievePromise, bye: sieveBye, guard: newSieveGuard},
 }
 

@@ -103,6 +103,10 @@ func (s *session) serve(ctx context.Context, raw net.Conn) {
 			s.log.Error("session crashed", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
+	if s.settings.listener.Service == configs.LMTP {
+		s.deliver(ctx, raw)
+		return
+	}
 	protocol := protocols[s.settings.listener.Service.Protocol()]
 	dialogue := protocol.dialogue(s)
 	store, err := s.enter(ctx, raw, dialogue)
@@ -127,24 +131,26 @@ func (s *session) enter(ctx context.Context, raw net.Conn, d Dialogue) (*backend
 	// The end of ctx ends whatever read or write is under way, were it one byte a second.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	store, err := s.arrive(ctx, raw, d)
+	var store *backends.Connection
+	err := s.arrive(raw)
+	if err == nil {
+		store, err = s.login(ctx, d)
+	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return store, err
 }
 
-// arrive begins the connection as its listener wants it to begin, and goes on to the login.
-func (s *session) arrive(ctx context.Context, raw net.Conn, d Dialogue) (*backends.Connection, error) {
+// arrive begins the connection as its listener wants it to begin.
+func (s *session) arrive(raw net.Conn) error {
 	if err := s.meet(raw); err != nil {
-		return nil, err
+		return err
 	}
 	if s.settings.listener.TLS == configs.TLSImplicit {
-		if err := s.handshake(); err != nil {
-			return nil, err
-		}
+		return s.handshake()
 	}
-	return s.login(ctx, d)
+	return nil
 }
 
 // login is the whole dialogue with the client.
@@ -322,8 +328,8 @@ func (s *session) announced() backends.Capabilities {
 }
 
 // part says goodbye to a client that did not log in.
-func (s *session) part(raw net.Conn, d Dialogue, err error) {
-	_ = raw.SetDeadline(time.Now().Add(2 * time.Second)) // the one that ended the dialogue has passed
+func (s *session) part(raw net.Conn, d interface{ Bye(Reason) }, err error) {
+	_ = raw.SetDeadline(time.Now().Add(lastWords)) // the one that ended the dialogue has passed
 	if reason, ok := farewell(err); ok && !s.mute {
 		d.Bye(reason)
 	}

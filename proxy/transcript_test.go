@@ -112,8 +112,11 @@ func (p *player) setting(text string) {
 	switch name {
 	case "service":
 		listener.Service = configs.Service(value)
-		if listener.Service.ImplicitTLS() {
+		switch {
+		case listener.Service.ImplicitTLS():
 			listener.TLS = configs.TLSImplicit
+		case listener.Service == configs.LMTP:
+			listener.TLS = configs.TLSNone
 		}
 	case "tls":
 		listener.TLS = configs.TLSMode(value)
