@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,13 +12,26 @@ import (
 	"jackdaw/internal/devca"
 )
 
-// startCyrus runs a Cyrus with IMAP and ManageSieve in the clear, until the test ends. A user whose name has a domain makes
-// it one for several domains.
+// cyrusKind is what a Cyrus can be like.
+type cyrusKind struct {
+	extra string // more lines for imapd.conf
+}
+
+// startCyrus runs a Cyrus until the test ends. It has IMAP, POP3 and ManageSieve in the clear and with STARTTLS, POP3 within
+// TLS, and LMTP on a socket, where everybody may deliver, and on TCP, where that takes a login as lmtpUser. A user whose name
+// has a domain makes it one for several domains.
 func startCyrus(t testing.TB, name string, users ...string) *store {
 	t.Helper()
+	return cyrusKind{}.start(t, name, users...)
+}
+
+func (k cyrusKind) start(t testing.TB, name string, users ...string) *store {
+	t.Helper()
 	c := &cyrus{
-		tree:  filepath.Join(needServers(t), "cyrus"),
-		store: &store{name: name, dir: serverDir(t), host: newHost(), user: "{local}"},
+		tree: filepath.Join(needServers(t), "cyrus"),
+		store: &store{
+			name: name, dir: serverDir(t), host: newHost(), user: "{local}", services: []string{"imap", "sieve"},
+		},
 	}
 	domains := "off"
 	if strings.Contains(strings.Join(users, " "), "@") {
@@ -30,9 +44,10 @@ func startCyrus(t testing.TB, name string, users ...string) *store {
 		give(t, filepath.Join(c.dir, sub))
 	}
 	values := map[string]string{
-		"dir": c.dir, "bin": c.bin(""), "host": c.host, "imap": portIMAP, "sieve": portSieve,
-		"name": cyrusDomain, "domains": domains,
+		"dir": c.dir, "bin": c.bin(""), "host": c.host, "name": cyrusDomain, "domains": domains,
+		"proxy": proxyUser, "lmtpuser": lmtpUser,
 	}
+	maps.Copy(values, ports())
 	ca, err := devca.New()
 	if err != nil {
 		t.Fatal(err)
@@ -43,11 +58,13 @@ func startCyrus(t testing.TB, name string, users ...string) *store {
 	}
 	write(t, c.file("cert.pem"), string(leaf.ChainPEM))
 	write(t, c.file("key.pem"), string(leaf.KeyPEM))
-	write(t, c.file("imapd.conf"), expand(imapdConfig, values))
+	write(t, c.file("imapd.conf"), expand(imapdConfig+k.extra, values))
 	write(t, c.file("cyrus.conf"), expand(cyrusConfig, values))
 	for _, user := range append(users, "cyrus") {
-		c.addPassword(t, user)
+		c.addPassword(t, user, password)
 	}
+	c.addPassword(t, proxyUser, proxyPassword)
+	c.addPassword(t, lmtpUser, proxyPassword)
 	c.launch = func() *process { return c.run(t) }
 	c.restart()
 	c.addMailboxes(t, users)
@@ -69,6 +86,8 @@ defaultdomain: $name
 virtdomains: $domains
 unixhierarchysep: yes
 admins: cyrus
+proxyservers: $proxy
+lmtp_admins: $lmtpuser
 allowplaintext: yes
 failedloginpause: 0
 tls_server_cert: $dir/cert.pem
@@ -87,6 +106,10 @@ START {
 SERVICES {
   imap cmd="$bin/imapd -C $dir/imapd.conf" listen="$host:$imap" prefork=0
   sieve cmd="$bin/timsieved -C $dir/imapd.conf" listen="$host:$sieve" prefork=0
+  pop3 cmd="$bin/pop3d -C $dir/imapd.conf" listen="$host:$pop3" prefork=0
+  pop3s cmd="$bin/pop3d -s -C $dir/imapd.conf" listen="$host:$pop3s" prefork=0
+  lmtp cmd="$bin/lmtpd -C $dir/imapd.conf" listen="$host:$lmtp" prefork=0
+  lmtpunix cmd="$bin/lmtpd -C $dir/imapd.conf" listen="$dir/lmtp" prefork=0
 }
 EVENTS {
 }
@@ -111,13 +134,14 @@ func (c *cyrus) run(t testing.TB) *process {
 		"LD_LIBRARY_PATH="+strings.Join(libraries, ":"),
 		"CYRUS_USER="+servant(t).Username, "CYRUS_GROUP="+groupOf(t, servant(t)))
 	p := startProcess(t, c.file("log"), cmd)
-	p.answers(t, "tcp", c.imap())
-	p.answers(t, "tcp", c.sieve())
+	for _, address := range []string{c.imap(), c.pop3(), c.sieve(), c.lmtp()} {
+		p.answers(t, "tcp", address)
+	}
 	return p
 }
 
 // addPassword makes an account, which has no mailbox yet.
-func (c *cyrus) addPassword(t testing.TB, user string) {
+func (c *cyrus) addPassword(t testing.TB, user, password string) {
 	t.Helper()
 	name, domain, ok := strings.Cut(user, "@")
 	if !ok {
@@ -143,6 +167,13 @@ func (c *cyrus) addMailboxes(t testing.TB, users []string) {
 			domain = "@" + domain
 		}
 		admin.ask(fmt.Sprintf("CREATE user/%s/%s%s", name, c.folder(), domain))
+		if name == fullUser { // which it is once there is more than the quota
+			owner := dial(t, c.imap())
+			owner.expect("* OK ")
+			owner.ask("LOGIN " + user + " " + password)
+			owner.ask("APPEND INBOX {10+}\r\nHello: a\r\n")
+			admin.ask(fmt.Sprintf("SETQUOTA user/%s (STORAGE 0)", user))
+		}
 	}
 	admin.ask("LOGOUT")
 }

@@ -23,7 +23,17 @@ type dialog struct {
 // dial begins a conversation in the clear.
 func dial(t testing.TB, address string) *dialog {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	return dialFrom(t, "", "tcp", address)
+}
+
+// dialFrom is dial from a loopback address of the client's own, or on a socket.
+func dialFrom(t testing.TB, host, network, address string) *dialog {
+	t.Helper()
+	var dialer net.Dialer
+	if host != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(host)}
+	}
+	conn, err := dialer.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +132,75 @@ func (d *dialog) ask(line string) (untagged string) {
 		d.t.Fatalf("%s: %s", line, status)
 	}
 	return untagged
+}
+
+// smtp sends a command of SMTP or LMTP, and returns the answer, whose lines are joined by a newline.
+func (d *dialog) smtp(line string) string {
+	d.t.Helper()
+	d.send(line)
+	return d.reply()
+}
+
+// reply reads one answer of SMTP or LMTP.
+func (d *dialog) reply() string {
+	d.t.Helper()
+	var lines []string
+	for {
+		line := d.read()
+		lines = append(lines, line)
+		if len(line) < 4 || line[3] != '-' {
+			return strings.Join(lines, "\n")
+		}
+	}
+}
+
+// submit sends a message, which must be taken.
+func (d *dialog) submit(subject, from string, recipients ...string) {
+	d.t.Helper()
+	answers := []string{d.smtp("MAIL FROM:<" + from + ">")}
+	for _, to := range recipients {
+		answers = append(answers, d.smtp("RCPT TO:<"+to+">"))
+	}
+	answers = append(answers, d.data(subject))
+	for _, answer := range answers {
+		if !strings.HasPrefix(answer, "250 ") {
+			d.t.Fatalf("submitting %q: %s", subject, answer)
+		}
+	}
+}
+
+// deliver sends a message by LMTP, and returns the last answer to each recipient, which is a refusal or comes after the
+// message.
+func (d *dialog) deliver(subject, from string, recipients ...string) []string {
+	d.t.Helper()
+	if answer := d.smtp("MAIL FROM:<" + from + ">"); !strings.HasPrefix(answer, "250 ") {
+		d.t.Fatal(answer)
+	}
+	var accepted []int
+	answers := make([]string, len(recipients))
+	for i, to := range recipients {
+		answers[i] = d.smtp("RCPT TO:<" + to + ">")
+		if strings.HasPrefix(answers[i], "250 ") {
+			accepted = append(accepted, i)
+		}
+	}
+	for n, i := range accepted {
+		if n == 0 {
+			answers[i] = d.data(subject)
+		} else {
+			answers[i] = d.reply()
+		}
+	}
+	return answers
+}
+
+// data sends a message to the recipients that were named before, and returns the first answer to it.
+func (d *dialog) data(subject string) string {
+	d.t.Helper()
+	if answer := d.smtp("DATA"); !strings.HasPrefix(answer, "354 ") {
+		d.t.Fatal(answer)
+	}
+	return d.smtp("Subject: " + subject + "\r\n\r\nHello.\r\n.")
 }
 
 // ended wants the server to have closed the connection, whatever it says before.

@@ -39,10 +39,24 @@ func newHost() string {
 
 // The ports of every server, real or under test.
 const (
-	portIMAP  = "10143"
-	portIMAPS = "10993"
-	portSieve = "14190"
+	portIMAP        = "10143"
+	portIMAPS       = "10993"
+	portPOP3        = "10110"
+	portPOP3S       = "10995"
+	portSubmission  = "10587"
+	portSubmissions = "10465"
+	portSieve       = "14190"
+	portLMTP        = "10024"
+	portSMTP        = "10025" // takes mail from anybody
 )
+
+// ports are values for configurations, by the names of services.
+func ports() map[string]string {
+	return map[string]string{
+		"imap": portIMAP, "imaps": portIMAPS, "pop3": portPOP3, "pop3s": portPOP3S, "submission": portSubmission,
+		"submissions": portSubmissions, "sieve": portSieve, "lmtp": portLMTP, "smtp": portSMTP,
+	}
+}
 
 // process is a running server.
 type process struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -11,19 +12,47 @@ import (
 // store is a mail store: a real server behind jackdaw.
 type store struct {
 	*process
-	name   string
-	dir    string
-	host   string // its address; its ports are those of every server
-	user   string // the form in which it knows its users, as the configuration says it
-	launch func() *process
+	name     string
+	dir      string
+	host     string   // its address; its ports are those of every server
+	proxied  string   // another address with the same ports, where it takes nothing without a PROXY header
+	user     string   // the form in which it knows its users, as the configuration says it
+	services []string // what jackdaw is told of it
+	launch   func() *process
 }
 
-func (s *store) imap() string  { return net.JoinHostPort(s.host, portIMAP) }
-func (s *store) sieve() string { return net.JoinHostPort(s.host, portSieve) }
+// serving has jackdaw told of these services of the store, in place of IMAP and ManageSieve.
+func (s *store) serving(services ...string) *store {
+	s.services = services
+	return s
+}
 
-// backend is what jackdaw's configuration says of the store.
-func (s *store) backend() string {
-	return fmt.Sprintf("[[backend]]\nname = %q\nimap = %q\nsieve = %q\nuser = %q\n", s.name, s.imap(), s.sieve(), s.user)
+func (s *store) at(port string) string { return net.JoinHostPort(s.host, port) }
+
+func (s *store) imap() string       { return s.at(portIMAP) }
+func (s *store) pop3() string       { return s.at(portPOP3) }
+func (s *store) submission() string { return s.at(portSubmission) }
+func (s *store) sieve() string      { return s.at(portSieve) }
+func (s *store) lmtp() string       { return s.at(portLMTP) }
+func (s *store) smtp() string       { return s.at(portSMTP) }
+
+// lmtpSocket is where Dovecot and Cyrus take deliveries, too.
+func (s *store) lmtpSocket() string { return s.dir + "/lmtp" }
+
+// backend is what jackdaw's configuration says of the store, with more lines for this backend.
+func (s *store) backend(lines ...string) string { return s.backendAt(s.host, lines...) }
+
+// backendAt is backend with another of the store's addresses.
+func (s *store) backendAt(host string, lines ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[[backend]]\nname = %q\nuser = %q\n", s.name, s.user)
+	for _, service := range s.services {
+		fmt.Fprintf(&b, "%s = %q\n", service, net.JoinHostPort(host, ports()[service]))
+	}
+	for _, line := range lines {
+		b.WriteString(line + "\n")
+	}
+	return b.String()
 }
 
 // restart brings a store back that was stopped.
@@ -33,7 +62,8 @@ func (s *store) restart() { s.process = s.launch() }
 func (s *store) fail(t testing.TB) {
 	t.Helper()
 	s.kill()
-	for _, address := range []string{s.imap(), s.sieve()} {
+	for _, service := range s.services {
+		address := s.at(ports()[service])
 		eventually(t, address+" refuses connections", func() bool {
 			conn, err := net.Dial("tcp", address)
 			if err == nil {
@@ -46,6 +76,17 @@ func (s *store) fail(t testing.TB) {
 
 // password is that of every user.
 const password = "secret"
+
+// What a store lets a proxy do: the proxy's account may log in as any user, on Dovecot also by the name user*proxy. The
+// other account may deliver to Cyrus over TCP.
+const (
+	proxyUser     = "proxy"
+	lmtpUser      = "lmtp"
+	proxyPassword = "proxy-secret"
+)
+
+// fullUser is the local part of a user whose mailbox is full.
+const fullUser = "full"
 
 // folder is a mailbox that every user of a store has there, to be known by.
 func (s *store) folder() string { return "Only-on-" + s.name }
