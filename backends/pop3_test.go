@@ -202,7 +202,7 @@ func TestPOP3XCLIENT(t *testing.T) {
 }
 
 func TestPOP3Login(t *testing.T) {
-	const greeting = "B: +OK\nP: CAPA\nB: +OK\nB: SASL PLAIN SCRAM-SHA-256 XOAUTH2\nB: .\n"
+	const greeting = "B: +OK\nP: CAPA\nB: +OK\nB: SASL PLAIN SCRAM-SHA-256 XOAUTH2 NTLM\nB: .\n"
 	const initial = greeting + "P: AUTH PLAIN " + plain + "\n"
 	const old = "B: +OK\nP: CAPA\nB: -ERR what\nP: USER alice\n"
 	var heard []string
@@ -215,9 +215,9 @@ func TestPOP3Login(t *testing.T) {
 	empty.first = []byte{}
 	other := scram
 	other.name = "OAUTHBEARER"
-	// "AUTH XOAUTH2 " and base64 have 253 octets, which is what a command may have; the next has 257.
+	// "AUTH XOAUTH2 " and base64 have 253 octets, which is what a command may have; "AUTH NTLM " and base64 have 254.
 	fits := mechanism{name: "XOAUTH2", first: []byte(strings.Repeat("x", 180)), heard: &heard}
-	long := mechanism{name: "XOAUTH2", first: []byte(strings.Repeat("x", 181)), next: []string{""}, heard: &heard}
+	long := mechanism{name: "NTLM", first: []byte(strings.Repeat("x", 183)), next: []string{""}, heard: &heard}
 	playDialogues(t, pop3Store{}, []dialogue{
 		{what: "with an initial response", talk: initial + `B: +OK Logged in.`},
 		{what: "without a text", talk: initial + `B: +OK`},
@@ -227,19 +227,19 @@ func TestPOP3Login(t *testing.T) {
 			P: AUTH XOAUTH2 ` + strings.Repeat("eHh4", 60) + `
 			B: +OK`},
 		{what: "one that does not", with: long, talk: greeting + `
-			P: AUTH XOAUTH2
+			P: AUTH NTLM
 			B: +
-			P: ` + strings.Repeat("eHh4", 60) + `eA==
+			P: ` + strings.Repeat("eHh4", 61) + `
 			B: +OK`},
 		{what: "one that does not, and a challenge", with: long, deny: true, err: "refused with", talk: greeting + `
-			P: AUTH XOAUTH2
+			P: AUTH NTLM
 			B> + \r\n
-			P: ` + strings.Repeat("eHh4", 60) + `eA==
+			P: ` + strings.Repeat("eHh4", 61) + `
 			B: + eyJzdGF0dXMiOiI0MDEifQ==
 			P:
 			B: -ERR [AUTH] expired`},
 		{what: "one that does not, and a refusal", with: long, deny: true, err: "refused with", talk: greeting + `
-			P: AUTH XOAUTH2
+			P: AUTH NTLM
 			B: -ERR`},
 		{what: "an empty one", with: empty, deny: true, err: "refused with", talk: greeting + `
 			P: AUTH SCRAM-SHA-256 =
@@ -356,6 +356,16 @@ func TestPOP3LoginCommands(t *testing.T) {
 	_, err := pop3Store{}.Login(wire.New(raw), capsOf("USER |"), &Plain{Authzid: "bob", User: "alice", Password: "secret"})
 	if got := raw.got.String(); got != "" || err == nil {
 		t.Errorf("said %q, %v", got, err)
+	}
+}
+
+// A store cannot ask for ever, even of a client that always has an answer.
+func TestPOP3Questions(t *testing.T) {
+	var heard []string
+	m := &mechanism{name: "X", first: []byte{}, next: make([]string, 2*maxNoise), heard: &heard}
+	_, err := pop3Store{}.Login(wire.New(&deaf{says: strings.Repeat("+ \r\n", 2*maxNoise)}), capsOf("| X"), m)
+	if !errors.Is(err, errNoise) {
+		t.Errorf("after %d answers: %v", len(heard), err)
 	}
 }
 

@@ -205,7 +205,7 @@ func (d *pop3Dialogue) auth(args *wire.Args) (*Attempt, error) {
 	case !d.mayLogin():
 		return nil, d.needTLS()
 	}
-	ok := args.Space()
+	args.Space()
 	name, _ := args.Atom()
 	var initial []byte
 	if args.Space() {
@@ -214,7 +214,7 @@ func (d *pop3Dialogue) auth(args *wire.Args) (*Attempt, error) {
 			return nil, err
 		}
 	}
-	if !ok || !args.End() {
+	if !args.End() {
 		return nil, d.bad("malformed AUTH")
 	}
 	if name = strings.ToUpper(name); !slices.Contains(mechanisms, name) {
