@@ -24,6 +24,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // loopback is where all clients of these tests come from.
 var loopback = configs.Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 
+// network is one alone.
+func network(prefix string) configs.Networks {
+	return configs.Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
+}
+
 // testConfig has one listener, for IMAP with STARTTLS, and a route to store1 for everybody but nobody.
 func testConfig() *configs.Config {
 	idle := make(configs.PerService[time.Duration])
@@ -99,3 +104,36 @@ var testTLS = sync.OnceValue(func() *tls.Config {
 	}
 	return &tls.Config{Certificates: []tls.Certificate{leaf.TLS}}
 })
+
+// clientAuthority vouches for clients.
+var clientAuthority = sync.OnceValue(func() *devca.CA {
+	ca, err := devca.New()
+	if err != nil {
+		panic(err)
+	}
+	return ca
+})
+
+// askingTLS is testTLS for listeners that ask clients for certificates, as package tlsstore makes it.
+func askingTLS() *tls.Config {
+	config := testTLS().Clone()
+	config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, clientAuthority().Pool()
+	return config
+}
+
+// clientLeaf makes a client's certificate with these names: mail addresses, and common names.
+func clientLeaf(t testing.TB, names []string) *devca.Leaf {
+	o := devca.Options{CommonNames: []string{}}
+	for _, name := range names {
+		if strings.Contains(name, "@") {
+			o.Emails = append(o.Emails, name)
+		} else {
+			o.CommonNames = append(o.CommonNames, name)
+		}
+	}
+	leaf, err := clientAuthority().Issue(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &leaf
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/devca"
 	"jackdaw/internal/wire"
 )
 
@@ -30,6 +34,7 @@ import (
 //	= after NAME         begins with what another transcript does
 //	C> S> / (tab)B> P>   octets with Go's escapes, and no line end added
 //	C* starttls NAME     the client does something: see act
+//	L~                   a line that is in the log when all is over, as a regular expression
 //	(tab)B: / (tab)P:    what the store sends, and what it reads from the proxy
 //	(tab)P~              what the store reads, as a regular expression
 //	(tab)P* closed       the proxy has closed the connection to the store; eof: it sends nothing more
@@ -68,6 +73,9 @@ type player struct {
 	config *configs.Config
 	access configs.Access // the way to the store, but for the address
 	caps   []string       // what the store says when it is asked for its capabilities; nil: it is down
+	askFor bool           // of clients, their certificates
+	show   *devca.Leaf    // the client's certificate
+	logged []func(log string)
 	client net.Conn
 	read   *bufio.Reader
 	stores chan net.Conn // connections from the proxy
@@ -122,6 +130,23 @@ func (p *player) setting(text string) {
 		listener.TLS = configs.TLSMode(value)
 	case "plaintext": // this client may log in without TLS
 		listener.PlaintextFrom = loopback
+	case "proxy_from": // this client begins with a PROXY header, ...
+		listener.ProxyFrom = loopback
+	case "plaintext_from": // ... and from there may log in without TLS
+		listener.PlaintextFrom = network(value)
+	case "impersonate_from":
+		p.config.Users.ImpersonateFrom = network(value)
+	case "client_user": // where a client's certificate has its name
+		p.askFor, p.config.TLS.ClientUser = true, configs.ClientUser(value)
+	case "login", "external_login": // as whom users enter the store
+		p.access.LoginUser, p.access.LoginPassword = "proxy", "own-secret"
+		form := &p.access.Login
+		if name == "external_login" {
+			form = &p.access.ExternalLogin
+		}
+		*form = configs.LoginForm(value)
+	case "default_realm":
+		p.config.Users.DefaultRealm = value
 	case "store": // a line of what the store says of itself when it is first asked
 		p.caps = append(p.caps, value)
 	case "realm":
@@ -156,6 +181,9 @@ func (p *player) start() {
 		go p.serveStore(socket)
 	}
 	setup := testSetup(p.t, p.config, p.access)
+	if p.askFor {
+		setup.TLS = func(configs.Listener) *tls.Config { return askingTLS() }
+	}
 	for end := time.Now().Add(patience); p.caps != nil; time.Sleep(time.Millisecond) {
 		if _, known := setup.Router.Announced(listener.Service, backends.Peer{}); known {
 			break
@@ -193,6 +221,9 @@ func (p *player) start() {
 		}
 		if bytes.Contains(logs.Bytes(), []byte("secret")) {
 			p.fail("a secret is in the log: %s", &logs)
+		}
+		for _, check := range p.logged {
+			check(logs.String())
 		}
 	}
 }
@@ -233,6 +264,13 @@ func (p *player) step(kind, rest string) {
 		p.write(p.client, unescape(rest))
 	case "C*":
 		p.act(rest)
+	case "L~":
+		line := p.line
+		p.logged = append(p.logged, func(log string) {
+			if !regexp.MustCompile(rest).MatchString(log) {
+				p.t.Errorf("%s: the log is\n%s", line, log)
+			}
+		})
 	case "\tB:":
 		p.connected()
 		p.write(p.store, rest+"\r\n")
@@ -269,10 +307,21 @@ func (p *player) act(what string) {
 	verb, arg, _ := strings.Cut(what, " ")
 	switch verb {
 	case "starttls": // or implicit TLS
-		conn := tls.Client(p.client, &tls.Config{ServerName: arg, InsecureSkipVerify: true})
+		config := &tls.Config{ServerName: arg, InsecureSkipVerify: true}
+		if p.show != nil {
+			config.Certificates = []tls.Certificate{p.show.TLS}
+		}
+		conn := tls.Client(p.client, config)
 		_ = conn.SetDeadline(time.Now().Add(patience))
 		p.must(conn.Handshake())
 		p.client, p.read = conn, bufio.NewReader(conn)
+	case "certificate": // which it shows from now on: names with "@" are mail addresses, the others common names
+		p.show = clientLeaf(p.t, strings.Fields(arg))
+	case "proxy": // sends a PROXY header, version 2, for a client and where that has connected to
+		from, to, _ := strings.Cut(arg, " ")
+		header := proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from)), net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)))
+		_, err := header.WriteTo(p.client)
+		p.must(err)
 	case "eof":
 		p.must(closeWrite(p.client))
 	case "closed":
