@@ -73,6 +73,9 @@ func readProxyHeader(r io.Reader) (*proxyproto.Header, error) {
 	default:
 		err = errProxyHeader
 	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // who has begun does not leave without a word
+	}
 	if err != nil {
 		return nil, err
 	}
