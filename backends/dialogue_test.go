@@ -46,13 +46,15 @@ type mechanism struct {
 	name  string
 	first []byte
 	next  []string
-	heard *[]string // the challenges
+	heard *[]string // the challenges, where somebody asks for them
 }
 
 func (m *mechanism) Start() (string, []byte, error) { return m.name, m.first, nil }
 
 func (m *mechanism) Next(challenge []byte) ([]byte, error) {
-	*m.heard = append(*m.heard, string(challenge))
+	if m.heard != nil {
+		*m.heard = append(*m.heard, string(challenge))
+	}
 	if len(m.next) == 0 {
 		return nil, errors.New("nothing to say")
 	}
@@ -229,8 +231,7 @@ func fuzzStore(t *testing.T, store Store, says []byte, way byte) {
 		}
 		return
 	}
-	var heard []string
-	scram := &mechanism{name: "SCRAM-SHA-256", first: []byte("n,,n=alice,r=x"), next: []string{"c=biws", ""}, heard: &heard}
+	scram := &mechanism{name: "SCRAM-SHA-256", first: []byte("n,,n=alice,r=x"), next: []string{"c=biws", ""}}
 	var welcome Welcome
 	if way&2 != 0 {
 		welcome, err = store.Login(c, caps, scram)
