@@ -60,7 +60,7 @@ var demoPorts = map[configs.Service]int{
 	configs.IMAP: 10143, configs.IMAPS: 10993,
 	configs.POP3: 10110, configs.POP3S: 10995,
 	configs.Submission: 10587, configs.Submissions: 10465,
-	configs.Sieve: 14190,
+	configs.Sieve: 14190, configs.LMTP: 10024,
 }
 
 func demo(ctx context.Context, out io.Writer, level string) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"net/textproto"
 	"slices"
 	"strconv"
@@ -19,7 +20,7 @@ import (
 	"jackdaw/configs"
 )
 
-// testMail sends by submission, and reads by IMAP and POP3.
+// testMail sends by submission, delivers by LMTP, and reads by IMAP and POP3.
 func (d *demoRun) testMail(t *testing.T) {
 	alice, bob := demoDomains[0], demoDomains[1]
 	before := map[string][]string{alice.Local: d.subjects(t, alice), bob.Local: d.subjects(t, bob)}
@@ -29,9 +30,10 @@ func (d *demoRun) testMail(t *testing.T) {
 			t.Errorf("by %s: %v", service, err)
 		}
 	}
+	d.deliver(t, "by LMTP", alice, bob)
 	want := map[string][]string{
-		alice.Local: before[alice.Local],
-		bob.Local:   append(before[bob.Local], "by submission", "by submissions"),
+		alice.Local: append(before[alice.Local], "by LMTP"),
+		bob.Local:   append(before[bob.Local], "by submission", "by submissions", "by LMTP"),
 	}
 	for _, domain := range demoDomains {
 		if diff := cmp.Diff(want[domain.Local], d.subjects(t, domain)); diff != "" {
@@ -63,6 +65,24 @@ func (d *demoRun) submit(t *testing.T, service configs.Service, domain demoDomai
 		t.Fatal(err)
 	}
 	return client
+}
+
+// deliver brings one message for several users by LMTP.
+func (d *demoRun) deliver(t *testing.T, subject string, to ...demoDomain) {
+	t.Helper()
+	conn, err := net.Dial("tcp", d.address[configs.LMTP])
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := smtp.NewClientLMTP(conn)
+	defer client.Close()
+	var users []string
+	for _, domain := range to {
+		users = append(users, domain.User())
+	}
+	if err := client.SendMail("sender@elsewhere.example", users, demoMail(subject)); err != nil {
+		t.Errorf("by LMTP: %v", err)
+	}
 }
 
 // subjects lists the messages of the INBOX as IMAP has them.

@@ -96,6 +96,7 @@ func (s *demoStore) servers() map[configs.Service]func(net.Listener) (stop func(
 		configs.POP3:       s.servePOP3,
 		configs.Submission: func(socket net.Listener) func() { return s.serveSMTP(socket, false) },
 		configs.Sieve:      s.serveSieve,
+		configs.LMTP:       func(socket net.Listener) func() { return s.serveSMTP(socket, true) },
 	}
 }
 
