@@ -13,6 +13,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/wire"
 	"jackdaw/proxy"
 	"jackdaw/tlsstore"
 )
@@ -47,7 +48,7 @@ The stores are asked what they can do; nobody is logged in.`,
 	flags := cmd.Flags()
 	flags.StringVar(&q.service, "service", "imaps", "`service` that the client connects to")
 	flags.StringVar(&q.sni, "sni", "", "`name` that the client sends by SNI")
-	flags.StringVar(&q.user, "user", "", "`user` name that the client logs in with")
+	flags.StringVar(&q.user, "user", "", "`name` that the client logs in with; for lmtp the recipient")
 	flags.StringVar(&q.client, "client", "192.0.2.1", "the client's `address`, or unix")
 	flags.StringVar(&q.listener, "listener", "", "`name` of the listener; default: the first of the service")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
@@ -56,21 +57,21 @@ The stores are asked what they can do; nobody is logged in.`,
 
 // answer is what explain prints, in the order in which a connection meets it.
 type answer struct {
-	Listener     string          `json:"listener"`
-	SNI          string          `json:"sni,omitempty"`
-	Certificate  tlsstore.Choice `json:"certificate"`
-	Capabilities []string        `json:"capabilities,omitempty"`
-	Mechanisms   []string        `json:"mechanisms,omitempty"`
-	User         string          `json:"user,omitempty"`
-	Routes       []string        `json:"routes,omitempty"`
-	Backend      string          `json:"backend,omitempty"`
-	Addresses    []string        `json:"addresses,omitempty"`
-	TLS          string          `json:"tls,omitempty"`
-	Name         string          `json:"name,omitempty"`
-	ClientInfo   string          `json:"client_info,omitempty"`
-	Login        []string        `json:"login,omitempty"`
-	Warnings     []string        `json:"warnings,omitempty"`
-	Failure      string          `json:"failure,omitempty"`
+	Listener     string           `json:"listener"`
+	SNI          string           `json:"sni,omitempty"`
+	Certificate  *tlsstore.Choice `json:"certificate,omitempty"` // none where the listener has no TLS
+	Capabilities []string         `json:"capabilities,omitempty"`
+	Mechanisms   []string         `json:"mechanisms,omitempty"`
+	User         string           `json:"user,omitempty"`
+	Routes       []string         `json:"routes,omitempty"`
+	Backend      string           `json:"backend,omitempty"`
+	Addresses    []string         `json:"addresses,omitempty"`
+	TLS          string           `json:"tls,omitempty"`
+	Name         string           `json:"name,omitempty"`
+	ClientInfo   string           `json:"client_info,omitempty"`
+	Login        []string         `json:"login,omitempty"`
+	Warnings     []string         `json:"warnings,omitempty"`
+	Failure      string           `json:"failure,omitempty"`
 }
 
 func (q question) answer(ctx context.Context) (*answer, error) {
@@ -101,13 +102,16 @@ func (q question) answer(ctx context.Context) (*answer, error) {
 		a.Failure = "the listener takes no connections from this client"
 		return a, nil
 	}
-	a.Certificate = store.Explain(q.sni, listener.Default)
-	if name, ok := store.Match(q.sni); ok {
-		peer.SNI, a.SNI = name, name
-	}
-	if a.Certificate.How == tlsstore.Refused {
-		a.Failure = "the handshake is refused: no certificate for the name, and no default"
-		return a, nil
+	if listener.TLS != configs.TLSNone {
+		choice := store.Explain(q.sni, listener.Default)
+		a.Certificate = &choice
+		if name, ok := store.Match(q.sni); ok {
+			peer.SNI, a.SNI = name, name
+		}
+		if choice.How == tlsstore.Refused {
+			a.Failure = "the handshake is refused: no certificate for the name, and no default"
+			return a, nil
+		}
 	}
 	a.askStores(ctx, router, listener.Service, peer)
 	if q.user != "" {
@@ -142,17 +146,20 @@ func (a *answer) askStores(ctx context.Context, router *backends.Router, service
 	for _, c := range proxy.Promised(service, common) {
 		a.Capabilities = append(a.Capabilities, strings.TrimSpace(c.Name+" "+c.Value))
 	}
-	a.Mechanisms = proxy.Offered(common)
+	if service != configs.LMTP { // nobody logs in
+		a.Mechanisms = proxy.Offered(common)
+	}
 }
 
-// place follows the user's way to a store.
+// place follows the user's way to a store, or that of mail for the user.
 func (a *answer) place(name string, config *configs.Config, listener configs.Listener, router *backends.Router, peer backends.Peer) {
 	names := backends.NewNames(config.Users)
-	user, err := names.Canonical(name, names.Realm(listener.Realm, peer.SNI))
+	mailbox, err := findUser(name, names, names.Realm(listener.Realm, peer.SNI), listener.Service)
 	if err != nil {
 		a.Failure = err.Error()
 		return
 	}
+	user := mailbox.User
 	a.User = user.String()
 	query := backends.Query{User: user, Service: listener.Service, Peer: peer}
 	for _, step := range router.Trace(query) {
@@ -164,11 +171,33 @@ func (a *answer) place(name string, config *configs.Config, listener configs.Lis
 		return
 	}
 	a.Backend, a.Name, a.TLS = place.Service.Backend, place.Name, string(place.Service.Access.TLS)
+	if listener.Service == configs.LMTP {
+		address, err := mailbox.Address(place.Service.Access.User)
+		if err != nil {
+			a.Failure = err.Error()
+			return
+		}
+		a.Name = address.String()
+	}
 	a.ClientInfo = describeClientInfo(place.Service)
 	a.Login = describeLogin(place.Service, place.Name, config.TLS.ClientCA != "")
 	for _, address := range place.Service.Access.Addresses {
 		a.Addresses = append(a.Addresses, address.String())
 	}
+}
+
+// findUser makes the user of a name that a client logs in with, or for LMTP of the address that mail comes for.
+func findUser(name string, names *backends.Names, realm string, service configs.Service) (backends.Mailbox, error) {
+	if service != configs.LMTP {
+		user, err := names.Canonical(name, realm)
+		return backends.Mailbox{User: user}, err
+	}
+	args := wire.NewArgs("<" + name + ">")
+	address, ok := args.Path()
+	if !ok || !args.End() {
+		return backends.Mailbox{}, fmt.Errorf("%q is no address", name)
+	}
+	return names.Mailbox(address, realm)
 }
 
 func describeStep(step backends.Step) string {
@@ -186,7 +215,9 @@ func (a *answer) print(out io.Writer) {
 	rows := newRows(out)
 	defer rows.Flush()
 	rows.row("listener", a.Listener)
-	rows.row("certificate", describeChoice(a.Certificate)...)
+	if a.Certificate != nil {
+		rows.row("certificate", describeChoice(*a.Certificate)...)
+	}
 	rows.row("capabilities", strings.Join(a.Capabilities, ", "))
 	rows.row("mechanisms", strings.Join(a.Mechanisms, " "))
 	rows.row("user", a.User)
