@@ -38,15 +38,23 @@ func (pop3Store) Open(c *wire.Conn, o Opening) (Capabilities, error) {
 }
 
 func (pop3Store) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error) {
+	err := pop3Login(c, caps, m)
+	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Code == "" && caps.Has("AUTH-RESP-CODE") {
+		refusal.Denied = false // RFC 3206 section 6: such a store has [AUTH] for wrong credentials
+	}
+	return Welcome{}, err
+}
+
+func pop3Login(c *wire.Conn, caps Capabilities, m sasl.Client) error {
 	mechanism, initial, err := m.Start()
 	if err != nil {
-		return Welcome{}, err
+		return err
 	}
 	if !slices.Contains(caps.Mechanisms, mechanism) {
 		if plain, ok := m.(*Plain); ok && plain.Authzid == "" {
-			return Welcome{}, pop3LoginCommands(c, caps, plain)
+			return pop3LoginCommands(c, caps, plain)
 		}
-		return Welcome{}, fmt.Errorf("store does not offer %s", mechanism)
+		return fmt.Errorf("store does not offer %s", mechanism)
 	}
 	command := "AUTH " + mechanism
 	if initial != nil {
@@ -55,7 +63,7 @@ func (pop3Store) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome,
 		}
 	}
 	c.Send(command, "\r\n")
-	return Welcome{}, pop3Exchange(c, m, initial)
+	return pop3Exchange(c, m, initial)
 }
 
 func (pop3Store) Leave(c *wire.Conn) { leave(c, "QUIT\r\n") }

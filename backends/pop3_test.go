@@ -309,6 +309,8 @@ func TestPOP3Login(t *testing.T) {
 			B: .`},
 
 		{what: "a refusal", err: `refused with "Authentication failed."`, deny: true, talk: initial + `B: -ERR Authentication failed.`},
+		{what: "a refusal without [AUTH] of a store that has it", err: `refused with "Too many open connections"`,
+			talk: strings.Replace(initial, "B: SASL PLAIN", "B: AUTH-RESP-CODE\nB: SASL PLAIN", 1) + `B: -ERR Too many open connections`},
 		{what: "a refusal without a text", err: `refused with ""`, deny: true, talk: initial + `B: -ERR`},
 		{what: "AUTH", err: `refused with [AUTH] "Authentication failed."`, deny: true, talk: initial + `B: -ERR [AUTH] Authentication failed.`},
 		{what: "a code in small letters", err: "refused with [SYS/TEMP]", talk: initial + `B: -err [sys/temp] later`},

@@ -64,7 +64,17 @@ func (s smtpStore) introduce(c *wire.Conn, caps Capabilities, o Opening) (Capabi
 		// At an error Postfix goes on with the address that it had, which is ours, and trusts it.
 		return Capabilities{}, fmt.Errorf("XCLIENT: %w", err)
 	}
-	return s.greet(c, o.hello()) // XCLIENT begins the session anew
+	caps, err := s.greet(c, o.hello()) // XCLIENT begins the session anew
+	if err != nil || !has("NAME") || !caps.Has("XCLIENT") {
+		return caps, err
+	}
+	// Postfix judges by the address that it was told, and Dovecot, which has no NAME, until the login alone. So this client's
+	// own XCLIENT would be believed, LOGIN and all: it had better come from nowhere.
+	if o.Info == configs.ClientInfoNone {
+		return Capabilities{}, errors.New("store takes XCLIENT from everybody")
+	}
+	o.Info = configs.ClientInfoNone
+	return s.introduce(c, caps, o)
 }
 
 func (s smtpStore) proto() string {
@@ -170,9 +180,15 @@ func smtpCapabilities(r wire.Reply) Capabilities {
 		name, value, _ := strings.Cut(line, " ")
 		if name = strings.ToUpper(name); name == "AUTH" {
 			caps.Mechanisms = strings.Fields(strings.ToUpper(value))
-		} else if name != "" && !strings.HasPrefix(name, "AUTH=") { // which is how servers once wrote AUTH
+		} else if !isNoKeyword(name) {
 			caps.List = append(caps.List, Capability{name, value})
 		}
 	}
 	return caps
+}
+
+// isNoKeyword tells of what servers write beside what they can do: AUTH in an old form, and Cyrus's "Ok SESSIONID=", which is
+// another one each time.
+func isNoKeyword(name string) bool {
+	return name == "" || name == "OK" || strings.HasPrefix(name, "AUTH=")
 }

@@ -17,6 +17,7 @@ func TestSMTPOpen(t *testing.T) {
 			B: 250-SIZE 1000
 			B: 250-AUTH PLAIN LOGIN
 			B: 250-AUTH=PLAIN LOGIN
+			B: 250-Ok SESSIONID=<cyrus-1-2>
 			B: 250 enhancedstatuscodes`},
 		{what: "a long greeting, and nothing that it can do", open: true, caps: "|", talk: `
 			B: 220-store1

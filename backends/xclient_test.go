@@ -214,6 +214,13 @@ func TestSMTPIntroduce(t *testing.T) {
 			talk: greeting("SIZE 2")},
 		{what: "nobody to tell of", open: true, caps: "| PLAIN", info: configs.ClientInfoXCLIENT, talk: greeting("XCLIENT ADDR")},
 
+		{what: "a client whom Postfix would take it from, too", open: true, caps: caps, peer: visitor, info: configs.ClientInfoAuto, user: "alice",
+			talk: greeting("XCLIENT NAME ADDR LOGIN") + "P: XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.7 LOGIN=alice\n" + greeting("XCLIENT NAME ADDR LOGIN") +
+				"P: XCLIENT NAME=[UNAVAILABLE] ADDR=[UNAVAILABLE] LOGIN=alice\n" + again},
+		{what: "everybody", open: true, err: "store takes XCLIENT from everybody", peer: visitor, info: configs.ClientInfoNone,
+			talk: greeting("XCLIENT NAME ADDR") + "P: XCLIENT NAME=[UNAVAILABLE] ADDR=[UNAVAILABLE]\n" + greeting("XCLIENT NAME ADDR")},
+		{what: "Dovecot, which goes on to take it up to the login", open: true, caps: "| PLAIN", peer: visitor, info: configs.ClientInfoAuto,
+			talk: greeting("XCLIENT ADDR TTL") + "P: XCLIENT ADDR=192.0.2.7 TTL=4\n" + greeting("XCLIENT ADDR TTL")},
 		{what: "a login without a password", caps: caps, peer: visitor, info: configs.ClientInfoAuto, user: "alice@a.example",
 			talk: greeting("XCLIENT ADDR LOGIN") + "P: XCLIENT ADDR=192.0.2.7 LOGIN=alice@a.example\n" + again},
 		{what: "a login that the store does not take from us", err: "store does not take XCLIENT LOGIN from us", peer: visitor,
