@@ -69,11 +69,9 @@ func demo(ctx context.Context, out io.Writer, level string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	setting := demoSetting{Program: os.Args[0], Dir: dir, Level: level, Port: make(map[string]int), Domains: slices.Clone(demoDomains)}
-	for service, wish := range demoPorts {
-		if setting.Port[string(service)], err = freePort(wish); err != nil {
-			return err
-		}
+	setting := demoSetting{Program: os.Args[0], Dir: dir, Level: level, Domains: slices.Clone(demoDomains)}
+	if setting.Port, err = freePorts(demoPorts); err != nil {
+		return err
 	}
 	if err := demoCertificates(dir, setting.Domains); err != nil {
 		return err
@@ -98,16 +96,25 @@ func demo(ctx context.Context, out io.Writer, level string) error {
 	return errors.Join(err, d.close(context.Background()))
 }
 
-// freePort returns the port that is wished for, or any other if that is taken.
-func freePort(wish int) (int, error) {
-	for _, port := range []int{wish, 0} {
-		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		if err == nil {
-			defer l.Close()
-			return l.Addr().(*net.TCPAddr).Port, nil
+// freePorts returns for each service the port that is wished for, or any other if that is taken.
+func freePorts(wishes map[configs.Service]int) (map[string]int, error) {
+	ports := make(map[string]int)
+	for service, wish := range wishes {
+		l, err := listenLoopback(wish)
+		if err != nil {
+			l, err = listenLoopback(0)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("finding a free port instead of %d: %w", wish, err)
+		}
+		defer l.Close() // not before all are found, lest two get the same
+		ports[string(service)] = l.Addr().(*net.TCPAddr).Port
 	}
-	return 0, fmt.Errorf("finding a free port instead of %d", wish)
+	return ports, nil
+}
+
+func listenLoopback(port int) (net.Listener, error) {
+	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 }
 
 // demoCertificates lays out one directory for each domain, and beside them the authority that clients must trust.

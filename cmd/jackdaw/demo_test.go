@@ -46,6 +46,9 @@ type demoRun struct {
 
 func startDemo(t *testing.T) *demoRun {
 	t.Helper()
+	for service := range demoPorts {
+		demoPorts[service] = 0 // any: other tests may run on this machine
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var printed output
 	ended := make(chan error, 1)
