@@ -16,6 +16,7 @@ type Peer struct {
 	SNI      string         // only if a certificate of ours has the name
 	Session  string         // the session's id, which stores may log
 	Hello    string         // what a client of SMTP or LMTP calls itself
+	UTF8     bool           // a client of POP3 wants messages as they are (RFC 6856 section 2)
 	TLS      uint16         // the version; 0 without TLS
 	Cipher   uint16         // the cipher suite; 0 without TLS
 }

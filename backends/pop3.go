@@ -34,7 +34,13 @@ func (pop3Store) Open(c *wire.Conn, o Opening) (Capabilities, error) {
 			return Capabilities{}, fmt.Errorf("XCLIENT: %w", err)
 		}
 	}
-	return pop3Capabilities(c)
+	caps, err := pop3Capabilities(c)
+	if err == nil && o.Client != nil && o.Client.UTF8 {
+		if err = pop3Command(c, "UTF8"); err != nil {
+			err = fmt.Errorf("UTF8: %w", err)
+		}
+	}
+	return caps, err
 }
 
 func (pop3Store) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error) {

@@ -34,11 +34,10 @@ func (d *pop3Dialogue) Greet() error {
 }
 
 // pop3Known are the capabilities of RFC 2449 that are true after login through a relay. Not here, on purpose: EXPIRE and
-// LOGIN-DELAY, which say how the user's own store is run, and which that store says when it is asked after login; and those
-// that the proxy says of itself. UTF8 (RFC 6856 section 2) is a command of the time before login, in which no store is
-// there to hear it: promised, it would be sent here and refused, or sent behind the login to a store that refuses it. LANG
-// (section 3) would choose the language of answers that the proxy has in one language alone.
-var pop3Known = []string{"TOP", "UIDL", "PIPELINING", "RESP-CODES"}
+// LOGIN-DELAY, which say how the user's own store is run, and which that store says when it is asked after login; those
+// that the proxy says of itself; and LANG (RFC 6856 section 3), which would choose the language of answers that the proxy has
+// in one language alone.
+var pop3Known = []string{"TOP", "UIDL", "PIPELINING", "RESP-CODES", "UTF8"}
 
 // pop3Kept lists what a client can do with all of the stores after login.
 func pop3Kept(caps backends.Capabilities) []backends.Capability {
@@ -67,6 +66,7 @@ var pop3Commands = map[string]func(*pop3Dialogue, *wire.Args) (*Attempt, error){
 	"USER": (*pop3Dialogue).name,
 	"PASS": (*pop3Dialogue).pass,
 	"AUTH": (*pop3Dialogue).auth,
+	"UTF8": (*pop3Dialogue).utf8,
 }
 
 func (d *pop3Dialogue) Next() (*Attempt, error) {
@@ -156,7 +156,7 @@ func (d *pop3Dialogue) stls(args *wire.Args) (*Attempt, error) {
 	case !d.canStartTLS():
 		return nil, d.bad("TLS is active")
 	}
-	d.user, d.promised = "", nil
+	d.user, d.promised, d.peer.UTF8 = "", nil, false
 	d.ok("begin TLS")
 	return nil, d.handshake()
 }
@@ -192,6 +192,16 @@ func (d *pop3Dialogue) pass(args *wire.Args) (*Attempt, error) {
 	user := d.user
 	d.user = ""
 	return passwordAttempt("", user, args.Rest())
+}
+
+// utf8 is a wish for the time after login that must be said before (RFC 6856 section 2): the store hears it from us.
+func (d *pop3Dialogue) utf8(args *wire.Args) (*Attempt, error) {
+	if !args.End() || !d.announced().Has("UTF8") {
+		return nil, d.bad("UTF8 is not possible here")
+	}
+	d.peer.UTF8 = true
+	d.ok("UTF-8 after login")
+	return nil, nil
 }
 
 // auth reads AUTH with or without an initial response (RFC 5034 section 4). Alone it asks for the mechanisms, as clients did
