@@ -67,7 +67,11 @@ func (s *session) deliver(ctx context.Context, raw net.Conn) {
 	}
 	d.abandon(err)
 	s.part(raw, d, err)
-	s.write(zap.InfoLevel, "session", zap.Int("messages", d.sent), zap.Int64("received", d.received),
+	level := zap.InfoLevel
+	if d.sent == 0 {
+		level = s.levelOf(err)
+	}
+	s.write(level, "session", zap.Int("messages", d.sent), zap.Int64("received", d.received),
 		zap.Duration("took", time.Since(s.began)), zap.String("reason", endOfDelivery(err)))
 }
 

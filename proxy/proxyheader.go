@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
+	"go.uber.org/zap"
 
 	"jackdaw/backends"
 )
@@ -36,6 +37,7 @@ func (s *session) meet(raw net.Conn) error {
 	if !s.settings.listener.ProxyFrom.Contains(s.peer.Client) {
 		return nil
 	}
+	by := clientName(s.peer)
 	header, err := readProxyHeaderInTime(raw)
 	if err == nil {
 		err = applyProxyHeader(&s.peer, header)
@@ -44,7 +46,7 @@ func (s *session) meet(raw net.Conn) error {
 		s.mute = true // whoever this is, it is not in our protocol
 		return fmt.Errorf("reading the PROXY header: %w", err)
 	}
-	s.open()
+	s.open(zap.String("proxy", by))
 	return nil
 }
 

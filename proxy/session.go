@@ -75,9 +75,9 @@ func newSession(settings *settings, raw net.Conn) *session {
 }
 
 // open begins the session's log, for the client that is known now.
-func (s *session) open() {
+func (s *session) open(more ...zap.Field) {
 	s.log = s.settings.log.With(zap.String("session", s.id), zap.String("service", string(s.settings.listener.Service)),
-		zap.String("listener", s.settings.listener.Name), zap.String("client", clientName(s.peer.Client)))
+		zap.String("listener", s.settings.listener.Name), zap.String("client", clientName(s.peer))).With(more...)
 }
 
 // netAddr returns the address of one end of a connection, or the zero address on a unix socket.
@@ -88,11 +88,15 @@ func netAddr(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-func clientName(a netip.Addr) string {
-	if !a.IsValid() {
+// clientName is for the log, whose readers may lock out whom it names: that must not be a proxy in front of us.
+func clientName(peer backends.Peer) string {
+	switch {
+	case peer.Unproven:
+		return "unknown"
+	case !peer.Client.IsValid():
 		return "unix"
 	}
-	return a.String()
+	return peer.Client.String()
 }
 
 // serve takes the session from its first byte to its last. When ctx ends, so does the session, with a word to the client.
