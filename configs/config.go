@@ -46,7 +46,7 @@ type Peers struct {
 	PlaintextFrom Networks `toml:"plaintext_from"`
 	// ProxyFrom holds the networks of peers, such as a load balancer, that must begin with a PROXY header, version 1 or 2;
 	// default: none. Of no other peer is one taken. The client of whom the header speaks takes the place of the peer
-	// everywhere but in From.
+	// everywhere but in From. Where it speaks of none (LOCAL, UNKNOWN), the client is in no network.
 	ProxyFrom Networks `toml:"proxy_from"`
 }
 
@@ -91,11 +91,12 @@ type TLS struct {
 	// Default names the certificate for clients without SNI or with an unknown name. nil: Hostname's certificate, if
 	// there is one. "": such a client gets the alert unrecognized_name.
 	Default *string `toml:"default"`
-	// ClientCA is a PEM file with the authorities of client certificates; default: "", no client is asked for one. Nobody
-	// has to show one, but who does may log in by SASL EXTERNAL, to stores that have an external_login.
+	// ClientCA is a PEM file with the authorities of client certificates, read anew at each reload; default: "", no client is
+	// asked for one. Nobody has to show one, but who does may log in by SASL EXTERNAL, to stores that have an external_login.
+	// One that no authority in the file vouches for ends the handshake.
 	ClientCA string `toml:"client_ca"`
-	// ClientUser tells where in a client's certificate its user's name stands; default ClientUserEmail. Without ClientCA it
-	// is an error.
+	// ClientUser tells where in a client's certificate its user's name stands; default ClientUserEmail. A bare name there is
+	// completed by DefaultRealm, whatever SNI name and listener the client has chosen. Without ClientCA it is an error.
 	ClientUser ClientUser `toml:"client_user"`
 	// MinVersion is a version of package crypto/tls; in the file "1.2" (the default) or "1.3".
 	MinVersion TLSVersion `toml:"min_version"`
@@ -128,7 +129,8 @@ type Users struct {
 	Lowercase bool `toml:"lowercase"`
 	// ImpersonateFrom holds the networks of clients that may act as another user, if the store lets them: by a SASL
 	// authorization identity that is not their own name, or by a name of the form user*master. The user acted for decides
-	// about the route. Default: none; from elsewhere it is refused here.
+	// about the route. Default: none; from elsewhere it is refused here. Who logs in by a certificate is nobody else, from
+	// wherever: the store would take jackdaw's word for it.
 	ImpersonateFrom Networks `toml:"impersonate_from"`
 }
 
@@ -165,7 +167,8 @@ type Backend struct {
 // key but address may stand in the backend's own table, too. A key that a service has no use for is an error in its table;
 // in the backend's it is one if no service has a use for it.
 type Access struct {
-	// Addresses are ways to the same store, tried in order. "{name}" stands for a wildcard backend's name.
+	// Addresses are ways to the same store, tried in order, those that have failed a moment ago last. Each address of a host
+	// that is named is a way of its own. "{name}" stands for a wildcard backend's name.
 	Addresses []Address `toml:"address"`
 	// TLS must be given for addresses beyond loopback and unix sockets; default there: TLSNone.
 	TLS TLSMode `toml:"tls"`
