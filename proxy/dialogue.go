@@ -15,7 +15,8 @@ import (
 type Dialogue interface {
 	// Greet says hello.
 	Greet() error
-	// Next answers everything by itself until the client wants to log in. io.EOF and errLogout are orderly ends.
+	// Next reads one command. It answers everything by itself but a login, which it returns. io.EOF and errLogout are orderly
+	// ends; a *syntaxError is for Refuse to answer.
 	Next() (*Attempt, error)
 	// Accept answers the last attempt: the client is in, and the next byte is the store's.
 	Accept(backends.Welcome) error

@@ -83,21 +83,11 @@ var imapCommands = map[string]func(*imapDialogue, *wire.Args) (*Attempt, error){
 }
 
 func (d *imapDialogue) Next() (*Attempt, error) {
-	for {
-		args, err := d.conn.ReadCommand(d.invite)
-		var attempt *Attempt
-		if err == nil || errors.Is(err, errUninvited) {
-			attempt, err = d.command(args) // which finds that no login is possible, and says so, if errUninvited
-		} else {
-			err = d.unreadable(args, err)
-		}
-		if isSyntax(err) {
-			err = d.Refuse(err)
-		}
-		if attempt != nil || err != nil {
-			return attempt, err
-		}
+	args, err := d.conn.ReadCommand(d.invite)
+	if err == nil || errors.Is(err, errUninvited) {
+		return d.command(args) // which finds that no login is possible, and says so, if errUninvited
 	}
+	return nil, d.unreadable(args, err)
 }
 
 // unreadable answers a command that could not be read, if it can be answered.

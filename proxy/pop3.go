@@ -70,24 +70,14 @@ var pop3Commands = map[string]func(*pop3Dialogue, *wire.Args) (*Attempt, error){
 }
 
 func (d *pop3Dialogue) Next() (*Attempt, error) {
-	for {
-		args, err := d.conn.ReadText()
-		var attempt *Attempt
-		switch {
-		case err == nil:
-			attempt, err = d.command(args)
-		case errors.Is(err, wire.ErrBadLine):
-			err = d.bad("NUL or bare CR")
-		default:
-			err = fatal(err)
-		}
-		if isSyntax(err) {
-			err = d.Refuse(err)
-		}
-		if attempt != nil || err != nil {
-			return attempt, err
-		}
+	args, err := d.conn.ReadText()
+	switch {
+	case err == nil:
+		return d.command(args)
+	case errors.Is(err, wire.ErrBadLine):
+		return nil, d.bad("NUL or bare CR")
 	}
+	return nil, fatal(err)
 }
 
 func (d *pop3Dialogue) command(args *wire.Args) (*Attempt, error) {

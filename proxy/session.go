@@ -163,7 +163,7 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		return nil, err
 	}
 	for failures := 1; failures <= s.settings.limits.Attempts; failures++ {
-		attempt, err := d.Next()
+		attempt, err := next(d)
 		if err != nil {
 			return nil, err
 		}
@@ -180,6 +180,19 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		}
 	}
 	return nil, errTooMany
+}
+
+// next lets the dialogue go on until the client wants to log in.
+func next(d Dialogue) (*Attempt, error) {
+	for {
+		attempt, err := d.Next()
+		if isSyntax(err) {
+			err = d.Refuse(err)
+		}
+		if attempt != nil || err != nil {
+			return attempt, err
+		}
+	}
 }
 
 // refuse answers an attempt that has failed. An exchange that the client breaks off is one, too: it may have seen already

@@ -82,24 +82,14 @@ var sieveCommands = map[string]func(*sieveDialogue, *wire.Args) (*Attempt, error
 }
 
 func (d *sieveDialogue) Next() (*Attempt, error) {
-	for {
-		args, err := d.conn.ReadCommand(noInvitation)
-		var attempt *Attempt
-		switch {
-		case err == nil:
-			attempt, err = d.command(args)
-		case errors.Is(err, wire.ErrBadLine):
-			err = d.no("NUL or bare CR")
-		default:
-			err = fatal(err)
-		}
-		if isSyntax(err) {
-			err = d.Refuse(err)
-		}
-		if attempt != nil || err != nil {
-			return attempt, err
-		}
+	args, err := d.conn.ReadCommand(noInvitation)
+	switch {
+	case err == nil:
+		return d.command(args)
+	case errors.Is(err, wire.ErrBadLine):
+		return nil, d.no("NUL or bare CR")
 	}
+	return nil, fatal(err)
 }
 
 var errSync = errors.New("clients use non-synchronising literals only")

@@ -64,24 +64,14 @@ var submissionCommands = map[string]func(*submissionDialogue, string) (*Attempt,
 }
 
 func (d *submissionDialogue) Next() (*Attempt, error) {
-	for {
-		line, err := d.conn.ReadSMTP()
-		var attempt *Attempt
-		switch {
-		case err == nil:
-			attempt, err = d.command(line)
-		case errors.Is(err, wire.ErrBadLine):
-			err = d.mistaken("500 5.5.2 NUL, bare CR or bare LF in a line")
-		default:
-			err = fatal(err)
-		}
-		if isSyntax(err) {
-			err = d.Refuse(err)
-		}
-		if attempt != nil || err != nil {
-			return attempt, err
-		}
+	line, err := d.conn.ReadSMTP()
+	switch {
+	case err == nil:
+		return d.command(line)
+	case errors.Is(err, wire.ErrBadLine):
+		return nil, d.mistaken("500 5.5.2 NUL, bare CR or bare LF in a line")
 	}
+	return nil, fatal(err)
 }
 
 func (d *submissionDialogue) command(line string) (*Attempt, error) {
