@@ -10,8 +10,9 @@ import (
 // countdown is how long a client of LMTP may keep its session waiting: idle for each line and each part of a message. When the
 // session is to end, a message that is on its way has some time left, and nothing else has any.
 type countdown struct {
-	raw  net.Conn
-	idle time.Duration
+	raw   net.Conn
+	idle  time.Duration
+	grace time.Duration // for a message, when the session is to end
 
 	mu      sync.Mutex
 	busy    bool      // a message is on its way
@@ -39,7 +40,7 @@ func (c *countdown) stop() {
 
 func (c *countdown) set() {
 	end := time.Now().Add(c.idle)
-	if last := c.stopped.Add(stopLimit + lastWords); !c.stopped.IsZero() && c.busy && last.Before(end) {
+	if last := c.stopped.Add(c.grace + lastWords); !c.stopped.IsZero() && c.busy && last.Before(end) {
 		end = last
 	} else if !c.stopped.IsZero() && !c.busy {
 		end = time.Unix(1, 0)
@@ -58,12 +59,12 @@ func (c *countdown) say() {
 	_ = c.raw.SetDeadline(time.Now().Add(limit))
 }
 
-// lateContext ends some time after ctx: what has begun by then is not cut off.
-func lateContext(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+// lateContext ends some time after ctx: what has begun by then is not cut off at once.
+func lateContext(ctx context.Context, grace time.Duration) (context.Context, context.CancelCauseFunc) {
 	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() {
 		select {
-		case <-time.After(stopLimit):
+		case <-time.After(grace):
 			cancel(errShutdown)
 		case <-late.Done():
 		}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -224,9 +225,12 @@ func (d *delivery) log() {
 	level, fields := zap.InfoLevel, []zap.Field{zap.String("backend", d.service.Backend), zap.String("address", d.address),
 		zap.Stringer("sender", m.from), zap.Strings("users", users), zap.Ints("codes", codes), zap.Int64("size", m.size),
 		zap.Duration("took", time.Since(d.began))}
-	if d.err != nil {
+	if err := d.err; err != nil {
+		if m.spoiled != nil && errors.Is(err, m.spoiled) {
+			err = m.spoiled // whatever was cut off by it
+		}
 		level = zap.WarnLevel
-		fields = append(fields, zap.Error(d.err))
+		fields = append(fields, zap.Error(err))
 	} else if reason.Code != 0 {
 		fields = append(fields, zap.String("reason", reason.Line()))
 	}

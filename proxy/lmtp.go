@@ -49,10 +49,10 @@ func (a *answer) line() string {
 
 // deliver runs a session of LMTP. It takes the place of a login and of a relay.
 func (s *session) deliver(ctx context.Context, raw net.Conn) {
-	late, cancel := lateContext(ctx)
+	late, cancel := lateContext(ctx, stopLimit)
 	defer cancel(nil)
 	d := &lmtpDialogue{smtpTalk: smtpTalk{talk{session: s}}, late: late,
-		clock: countdown{raw: raw, idle: s.settings.limits.IdleTimeout[s.settings.listener.Service]}}
+		clock: countdown{raw: raw, idle: s.settings.limits.IdleTimeout[s.settings.listener.Service], grace: stopLimit}}
 	defer context.AfterFunc(ctx, d.clock.stop)()
 	defer d.kept.leaving.Wait()
 	defer d.kept.leave()
@@ -100,6 +100,7 @@ func (d *lmtpDialogue) serve(ctx context.Context, raw net.Conn) error {
 		case err == nil:
 			err = d.command(line)
 		case errors.Is(err, wire.ErrBadLine):
+			d.settle()
 			err = d.mistaken("500 5.5.2 NUL, bare CR or bare LF in a line")
 		default:
 			err = fatal(err)
