@@ -182,7 +182,7 @@ func (c *Courier) reply(ctx context.Context, limit time.Duration, what string) (
 		case err != nil:
 		case reply.Code == 421: // RFC 5321 section 3.8: to any command
 			err = fmt.Errorf("%w: %w", errGoodbye, refusalOf(reply))
-		case reply.Code < 400 && (reply.Code/100 == 3) != (what == data):
+		case reply.Code < 400 && (what == data && reply.Code != 354 || what != data && !reply.Positive()):
 			err = fmt.Errorf("answer does not fit: %w", refusalOf(reply))
 		}
 		return err

@@ -22,7 +22,7 @@ import (
 // A dialogue is a conversation between us and a store, and what we make of it:
 //
 //	B:   what the store says             B>  octets with Go's escapes, and no line end added
-//	P:   what we say                     B*  starttls, close, or flood LINE: for ever, or until we go
+//	P:   what we say                     B*  starttls, close, hang: for a while, or flood LINE: for ever, or until we go
 //
 // At its end both sides are quiet: anything else that we say is an error, and so is a line that was not reached.
 type dialogue struct {
@@ -167,7 +167,11 @@ func playStore(conn net.Conn, talk string, server *tls.Config) error {
 			}
 		case "B*":
 			what, again, _ := strings.Cut(text, " ")
-			if what == "close" {
+			switch what {
+			case "close":
+				return nil
+			case "hang":
+				time.Sleep(400 * time.Millisecond)
 				return nil
 			}
 			for what == "flood" {
@@ -214,6 +218,7 @@ func (d *deaf) Read(p []byte) (int, error) {
 
 func (d *deaf) Write(p []byte) (int, error) { return d.got.Write(p) }
 func (d *deaf) SetDeadline(time.Time) error { return nil }
+func (d *deaf) Close() error                { return nil }
 
 // fuzzStore lets a store say anything. It must neither crash us nor keep us, nor make us say more than there is to say; and
 // what is handed on to the client as it is must be a part of one line.
