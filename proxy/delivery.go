@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -200,13 +201,15 @@ func (d *delivery) end() {
 	}
 }
 
+// maxReasons bounds the refusals that a line of the log tells in full.
+const maxReasons = 10
+
 // log tells what has become of the message at this store, when all is done. Of a message that never came only refusals are
 // of interest.
 func (d *delivery) log() {
 	m := d.message
-	var users []string
+	var users, reasons []string
 	var codes []int
-	var reason wire.Reply
 	for _, r := range d.recipients {
 		reply := r.heard.reply
 		if reply.Positive() && m.begun {
@@ -215,24 +218,25 @@ func (d *delivery) log() {
 			continue
 		}
 		users, codes = append(users, r.user), append(codes, reply.Code)
-		if reason.Code == 0 && !reply.Positive() {
-			reason = reply
+		if reason := reply.Line(); reply.Code >= 400 && len(reasons) < maxReasons && !slices.Contains(reasons, reason) {
+			reasons = append(reasons, reason)
 		}
 	}
-	if len(users) == 0 && d.err == nil {
+	if len(users) == 0 {
 		return
 	}
 	level, fields := zap.InfoLevel, []zap.Field{zap.String("backend", d.service.Backend), zap.String("address", d.address),
 		zap.Stringer("sender", m.from), zap.Strings("users", users), zap.Ints("codes", codes), zap.Int64("size", m.size),
 		zap.Duration("took", time.Since(d.began))}
+	if len(reasons) > 0 {
+		fields = append(fields, zap.Strings("reasons", reasons))
+	}
 	if err := d.err; err != nil {
 		if m.spoiled != nil && errors.Is(err, m.spoiled) {
 			err = m.spoiled // whatever was cut off by it
 		}
 		level = zap.WarnLevel
 		fields = append(fields, zap.Error(err))
-	} else if reason.Code != 0 {
-		fields = append(fields, zap.String("reason", reason.Line()))
 	}
 	m.dialogue.log.Log(level, "delivery", fields...)
 }

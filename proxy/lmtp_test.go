@@ -333,7 +333,7 @@ func TestFanOutBDAT(t *testing.T) {
 		if line["backend"] == "store3" && (line["level"] != "warn" || !strings.HasSuffix(fmt.Sprint(line["error"]), ": CHUNKING")) {
 			t.Error(line)
 		}
-		if line["backend"] == "store2" && line["reason"] != "452 4.3.1 full" {
+		if line["backend"] == "store2" && fmt.Sprint(line["reasons"]) != "[452 4.3.1 full]" {
 			t.Error(line)
 		}
 	}

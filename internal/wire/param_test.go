@@ -68,6 +68,7 @@ func TestReplyLine(t *testing.T) {
 		{250, "2.0.0 <alice> x+y Saved", "250 2.0.0 <alice> x+y Saved"},
 		{550, "no such user", "550 5.0.0 no such user"},
 		{452, "4.2.2 over|4.2.2 quota|by much", "452 4.2.2 over quota by much"},
+		{550, "Mailbox unknown.|5.1.1 User unknown", "550 5.1.1 Mailbox unknown. User unknown"},
 		{450, "5.1.1 class is wrong", "450 4.0.0 5.1.1 class is wrong"},
 		{550, "5.1 x", "550 5.0.0 5.1 x"},
 		{550, "5.1.1000 x", "550 5.0.0 5.1.1000 x"},

@@ -108,16 +108,19 @@ const maxReplyLine = 512 - len("\r\n")
 // (RFC 2034 section 4), which is a general one where the reply has none of its class.
 func (r Reply) Line() string {
 	class := r.Code / 100
-	status := fmt.Sprintf("%d.0.0", class)
+	status := ""
 	var text []string
-	for i, line := range r.Lines {
+	for _, line := range r.Lines {
 		own, rest, _ := strings.Cut(line, " ")
 		if !isStatus(own, class) {
 			rest = line
-		} else if i == 0 {
-			status = own
+		} else if status == "" {
+			status = own // Cyrus has it in the last line alone
 		}
 		text = append(text, rest)
+	}
+	if status == "" {
+		status = fmt.Sprintf("%d.0.0", class)
 	}
 	line := fmt.Sprintf("%d %s %s", r.Code, status, Reply{Lines: text}.Text())
 	return strings.TrimRight(line[:min(len(line), maxReplyLine)], " ")
