@@ -164,6 +164,8 @@ transport_retry_time = 1s
 $sasl
 `
 
+// The queue manager is woken up each second: it leaves mail in the incoming queue that is still being deferred when it looks,
+// and nothing else brings it back to that.
 const masterCF = `
 $host:$submission inet n - n - - smtpd
 $host:$submissions inet n - n - - smtpd
@@ -180,7 +182,7 @@ error unix - - n - - error
 lmtp unix - - n - - lmtp
 postlog unix-dgram n - n - 1 postlogd
 proxymap unix - - n - - proxymap
-qmgr unix n - n 300 1 qmgr
+qmgr unix n - n 1 1 qmgr
 retry unix - - n - - error
 rewrite unix - - n - - trivial-rewrite
 scache unix - - n - 1 scache
