@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,31 +16,43 @@ import (
 	"jackdaw/internal/devca"
 )
 
+// frontend is what a jackdaw can be like. The zero value knows its clients by their passwords.
+type frontend struct {
+	v6                         bool   // listens on ::1, too
+	listen, tls, users, limits string // more lines for these tables
+}
+
 // jackdaw is the program under test, between clients and stores.
 type jackdaw struct {
 	*process
-	t    testing.TB
-	host string
-	file string // its configuration
-	ca   *devca.CA
-	dir  string // the authority is in ca.pem, certificates are in certs
+	frontend
+	t      testing.TB
+	host   string
+	ports6 map[string]string // on ::1, by the names of services
+	file   string            // its configuration
+	ca     *devca.CA
+	dir    string // the authority is in ca.pem, certificates are in certs
+	socket string // for LMTP
 }
 
-// startJackdaw runs jackdaw with what the parts say of routes and backends, until the test ends. It has a certificate for
-// each of mail.a.example, mail.b.example and mail.c.example, and ends well.
+// startJackdaw runs jackdaw with what the parts say of routes and backends, until the test ends. It listens for all that
+// the backends offer. It has a certificate for each of mail.a.example, mail.b.example and mail.c.example, and ends well.
 func startJackdaw(t testing.TB, parts ...string) *jackdaw {
 	t.Helper()
+	return frontend{}.start(t, parts...)
+}
+
+func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
+	t.Helper()
 	needServers(t)
-	program, err := binary()
-	if err != nil {
-		t.Fatalf("jackdaw cannot be built: %v", err)
-	}
+	program := built(t)
 	ca, err := devca.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	jd := &jackdaw{t: t, host: newHost(), ca: ca, dir: t.TempDir()}
+	jd := &jackdaw{frontend: f, t: t, host: newHost(), ports6: make(map[string]string), ca: ca, dir: t.TempDir()}
 	jd.file = filepath.Join(jd.dir, "jackdaw.toml")
+	jd.socket = filepath.Join(serverDir(t), "lmtp")
 	if err := os.Mkdir(filepath.Join(jd.dir, "certs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -46,10 +60,15 @@ func startJackdaw(t testing.TB, parts ...string) *jackdaw {
 	for _, name := range []string{"mail.a.example", "mail.b.example", "mail.c.example"} {
 		jd.certify(name)
 	}
+	if f.v6 {
+		for service := range ports() {
+			jd.ports6[service] = newPort6(t)
+		}
+	}
 	jd.configure(parts...)
 	jd.process = startProcess(t, filepath.Join(jd.dir, "log"), exec.Command(program, "serve", "-c", jd.file))
-	for _, port := range []string{portIMAP, portIMAPS, portSieve} {
-		jd.answers(t, "tcp", jd.at(port))
+	for _, service := range servedBy(parts) {
+		jd.answers(t, "tcp", jd.at(ports()[service]))
 	}
 	t.Cleanup(func() {
 		if err := jd.stop(); err != nil {
@@ -59,11 +78,21 @@ func startJackdaw(t testing.TB, parts ...string) *jackdaw {
 	return jd
 }
 
+// built is the program under test.
+func built(t testing.TB) (path string) {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatalf("jackdaw cannot be built: %v", err)
+	}
+	return path
+}
+
 // knows waits until jackdaw has learned what a store can do. Before that it offers every client the least.
 func (jd *jackdaw) knows(stores ...*store) {
 	jd.t.Helper()
 	for _, s := range stores {
-		for _, protocol := range []string{"imap", "sieve"} {
+		for _, protocol := range s.services {
 			jd.logged(jd.t, "learned capabilities", fmt.Sprintf(`"backend":%q`, s.name), fmt.Sprintf(`"protocol":%q`, protocol))
 		}
 	}
@@ -72,31 +101,77 @@ func (jd *jackdaw) knows(stores ...*store) {
 func (jd *jackdaw) at(port string) string { return net.JoinHostPort(jd.host, port) }
 func (jd *jackdaw) caFile() string        { return filepath.Join(jd.dir, "ca.pem") }
 
+// at6 is the address on ::1 where a service is.
+func (jd *jackdaw) at6(service string) string { return net.JoinHostPort("::1", jd.ports6[service]) }
+
 // configure writes the configuration: what all tests have in common, and the parts.
 func (jd *jackdaw) configure(parts ...string) {
 	jd.t.Helper()
 	write(jd.t, jd.file, expand(commonConfig, map[string]string{
-		"imap": jd.at(portIMAP), "imaps": jd.at(portIMAPS), "sieve": jd.at(portSieve),
+		"listeners": jd.listeners(parts), "listen": jd.listen, "tls": jd.frontend.tls, "users": jd.users, "limits": jd.limits,
 	})+strings.Join(parts, "\n"))
 }
 
 const commonConfig = `
 [listen]
-imap  = "$imap"
-imaps = "$imaps"
-sieve = "$sieve"
+$listeners
+$listen
 
 [tls]
 certificates = ["certs"]
 default = "mail.a.example"
+$tls
 
 [users]
 realms = { "mail.{domain}" = "{domain}" }
+$users
 
 [limits]
 failure_delay = "10ms"
+$limits
 
 `
+
+// listeners are those of the table [listen].
+func (jd *jackdaw) listeners(parts []string) string {
+	var lines strings.Builder
+	for _, service := range servedBy(parts) {
+		list := []string{jd.at(ports()[service])}
+		if jd.v6 {
+			list = append(list, jd.at6(service))
+		}
+		for i, address := range list {
+			list[i] = fmt.Sprintf("%q", address)
+			if service == "lmtp" {
+				list[i] = fmt.Sprintf("{ address = %q, tls = \"starttls\" }", address)
+			}
+		}
+		if service == "lmtp" {
+			list = append(list, fmt.Sprintf("{ address = \"unix:%s\", mode = \"0666\" }", jd.socket))
+		}
+		fmt.Fprintf(&lines, "%s = [%s]\n", service, strings.Join(list, ", "))
+	}
+	return lines.String()
+}
+
+// offer is how a backend offers a service.
+var offer = regexp.MustCompile(`(?m)^(imap|pop3|submission|sieve|lmtp) *=`)
+
+// servedBy lists the services that some backend in the parts offers.
+func servedBy(parts []string) []string {
+	var services []string
+	for _, match := range offer.FindAllStringSubmatch(strings.Join(parts, "\n"), -1) {
+		service := match[1]
+		if slices.Contains(services, service) {
+			continue
+		}
+		services = append(services, service)
+		if implicit := service + "s"; ports()[implicit] != "" {
+			services = append(services, implicit)
+		}
+	}
+	return services
+}
 
 // reload has a configuration with other parts read.
 func (jd *jackdaw) reload(parts ...string) {

@@ -37,6 +37,23 @@ func newHost() string {
 	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8&63, pid&255, hosts.Add(1))
 }
 
+var port6 atomic.Int32
+
+// newPort6 returns a port of ::1, which is the only address of its kind, that nobody has at the moment. It is below those
+// that the system gives to clients.
+func newPort6(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		port := fmt.Sprint(12000 + (os.Getpid()*67+int(port6.Add(1)))%20000)
+		if l, err := net.Listen("tcp", net.JoinHostPort("::1", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port of ::1 is free")
+	return ""
+}
+
 // The ports of every server, real or under test.
 const (
 	portIMAP        = "10143"

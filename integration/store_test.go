@@ -55,6 +55,11 @@ func (s *store) backendAt(host string, lines ...string) string {
 	return b.String()
 }
 
+// as is a line for another backend, which offers this service of this store.
+func (s *store) as(service string) string {
+	return fmt.Sprintf("%s = %q", service, s.at(ports()[service]))
+}
+
 // restart brings a store back that was stopped.
 func (s *store) restart() { s.process = s.launch() }
 
