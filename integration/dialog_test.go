@@ -14,10 +14,11 @@ import (
 
 // dialog is a conversation with a server, line by line.
 type dialog struct {
-	t    testing.TB
-	conn net.Conn
-	in   *bufio.Reader
-	tag  int
+	t        testing.TB
+	conn     net.Conn
+	in       *bufio.Reader
+	tag      int
+	protocol string // where somebody asks for it
 }
 
 // dial begins a conversation in the clear.
@@ -72,8 +73,14 @@ func (d *dialog) handshake(config *tls.Config) {
 // send writes a line.
 func (d *dialog) send(line string) {
 	d.t.Helper()
-	if _, err := io.WriteString(d.conn, line+"\r\n"); err != nil {
-		d.t.Fatalf("sending %q: %v", line, err)
+	d.write(line + "\r\n")
+}
+
+// write writes text as it is.
+func (d *dialog) write(text string) {
+	d.t.Helper()
+	if _, err := io.WriteString(d.conn, text); err != nil {
+		d.t.Fatalf("sending %q: %v", text[:min(len(text), 100)], err)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 // frontend is what a jackdaw can be like. The zero value knows its clients by their passwords.
 type frontend struct {
 	v6                         bool   // listens on ::1, too
+	socket                     string // on which it listens for LMTP; "": one that is made for that
 	listen, tls, users, limits string // more lines for these tables
 }
 
@@ -32,7 +33,6 @@ type jackdaw struct {
 	file   string            // its configuration
 	ca     *devca.CA
 	dir    string // the authority is in ca.pem, certificates are in certs
-	socket string // for LMTP
 }
 
 // startJackdaw runs jackdaw with what the parts say of routes and backends, until the test ends. It listens for all that
@@ -52,7 +52,9 @@ func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
 	}
 	jd := &jackdaw{frontend: f, t: t, host: newHost(), ports6: make(map[string]string), ca: ca, dir: t.TempDir()}
 	jd.file = filepath.Join(jd.dir, "jackdaw.toml")
-	jd.socket = filepath.Join(serverDir(t), "lmtp")
+	if f.socket == "" {
+		jd.socket = newSocket(t)
+	}
 	if err := os.Mkdir(filepath.Join(jd.dir, "certs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +78,12 @@ func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
 		}
 	})
 	return jd
+}
+
+// newSocket is a path for a socket that everybody can reach.
+func newSocket(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(serverDir(t), "jackdaw")
 }
 
 // built is the program under test.
@@ -229,8 +237,15 @@ func (jd *jackdaw) sieve(name string) *dialog {
 // curl is curl with an IMAP URL at a name of ours, for a user.
 func (jd *jackdaw) curl(t testing.TB, name, user, path string, args ...string) string {
 	t.Helper()
-	return curl(t, append(args, "--cacert", jd.caFile(), "--connect-to", "::"+jd.host+":"+portIMAPS,
-		"--user", user+":"+password, "imaps://"+name+"/"+path)...)
+	return jd.curlAt(t, "imaps", name, user, path, args...)
+}
+
+// curlAt is curl with a URL of any service, within TLS.
+func (jd *jackdaw) curlAt(t testing.TB, service, name, user, path string, args ...string) string {
+	t.Helper()
+	scheme := strings.Replace(service, "submission", "smtp", 1)
+	return curl(t, append(args, "--cacert", jd.caFile(), "--ssl-reqd", "--connect-to", "::"+jd.at(ports()[service]),
+		"--user", user+":"+password, scheme+"://"+name+"/"+path)...)
 }
 
 // folders is what a user has.

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -168,7 +167,7 @@ func (p *process) logged(t testing.TB, words ...string) (line string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a log line with %q", words), func() bool {
 		for l := range strings.Lines(p.Log()) {
-			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(l, word) }) {
+			if containsAll(l, words) {
 				line = l
 				return true
 			}
@@ -176,6 +175,22 @@ func (p *process) logged(t testing.TB, words ...string) (line string) {
 		return false
 	})
 	return line
+}
+
+// loggedTimes waits until the log has that many lines with all the words.
+func (p *process) loggedTimes(t testing.TB, times int, words ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d log lines with %q", times, words), func() bool { return p.count(words...) == times })
+}
+
+// count is how many lines of the log have all the words.
+func (p *process) count(words ...string) (n int) {
+	for line := range strings.Lines(p.Log()) {
+		if containsAll(line, words) {
+			n++
+		}
+	}
+	return n
 }
 
 // servant is whom real servers run as: ourselves, and in place of root the user that install-servers.sh makes.

@@ -60,6 +60,13 @@ func (s *store) as(service string) string {
 	return fmt.Sprintf("%s = %q", service, s.at(ports()[service]))
 }
 
+// proxying is the same store as another backend, at the address where it wants PROXY headers.
+func (s *store) proxying() *store {
+	other := *s
+	other.name, other.host = s.name+"-proxied", s.proxied
+	return &other
+}
+
 // restart brings a store back that was stopped.
 func (s *store) restart() { s.process = s.launch() }
 
