@@ -180,16 +180,23 @@ func TestAvoid(t *testing.T) {
 // What has not failed by itself is not avoided: a client may go, or have no time left.
 func TestAvoidOnlyForFailure(t *testing.T) {
 	gone := errors.New("client has gone")
+	address := func(f *fakeStore) configs.Address { return f.address }
+	name := func(f *fakeStore) configs.Address { return tcp("hung.farm.example", on(f)) }
 	for what, test := range map[string]struct {
+		address func(*fakeStore) configs.Address
 		cause   error
 		avoided int
 	}{
-		"a client has gone":     {gone, 0},
-		"the store is too slow": {errSlow, 1},
+		"a client has gone":              {address, gone, 0},
+		"a client of a host has gone":    {name, gone, 0},
+		"the store is too slow":          {address, errSlow, 1},
+		"the first of hosts is too slow": {name, errSlow, 2}, // and its name
 	} {
 		t.Run(what, func(t *testing.T) {
-			hung, spare := serve(t, onLoopback, silent), serve(t, onLoopback)
-			s := unstarted(t, way(hung.address, spare.address))
+			hung := serve(t, onLoopback, silent)
+			host(t, "hung.farm.example", "127.0.0.1", "127.0.0.2")
+			spare := serve(t, tcp("127.0.0.2", on(hung)))
+			s := unstarted(t, way(test.address(hung), spare.address))
 			ctx, cancel := context.WithCancelCause(context.Background())
 			go func() {
 				for hung.connections() == 0 {
@@ -419,11 +426,11 @@ func TestLoginOnBehalf(t *testing.T) {
 		}
 	})
 	access := way(store.address)
-	access.Login, access.LoginUser = configs.LoginAuthzid, "proxy"
+	access.ExternalLogin, access.LoginUser = configs.LoginAuthzid, "proxy"
 	for password, want := range map[string]string{"own": "", "old": "on the proxy's word: logging in at " + store.address.Address + ": refused with"} {
 		access.LoginPassword = password
 		s := unstarted(t, access)
-		client, err := OnBehalf(access, access.Login, "alice")
+		client, err := OnBehalf(access, access.ExternalLogin, "alice")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -431,6 +438,7 @@ func TestLoginOnBehalf(t *testing.T) {
 		if err == nil {
 			_ = conn.Conn.Close()
 		}
+		s.close() // behind all that it does
 		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) || Denied(err) {
 			t.Errorf("with %q: %v, denied %v", password, err, Denied(err))
 		}

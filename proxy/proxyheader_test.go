@@ -309,8 +309,9 @@ func TestProxyHeaderAndFrom(t *testing.T) {
 
 // The client of whom the header speaks decides about routes.
 func TestProxyHeaderRoutes(t *testing.T) {
+	local := configs.Networks{Prefixes: loopback.Prefixes, Unix: true}
 	config := testConfig()
-	config.Routes = []configs.Route{{Client: network("192.0.2.0/24"), Refuse: "from there"}, {Client: loopback, Refuse: "local"}, {Refuse: "other"}}
+	config.Routes = []configs.Route{{Client: network("192.0.2.0/24"), Refuse: "from there"}, {Client: local, Refuse: "local"}, {Refuse: "other"}}
 	config.Listen.Listeners[0].ProxyFrom = configs.Networks{Unix: true}
 	access := testAccess
 	access.Addresses = []configs.Address{{Network: "unix", Address: "/nonexistent"}}

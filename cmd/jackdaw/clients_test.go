@@ -12,6 +12,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
+	"jackdaw/tlsstore"
 )
 
 // The authorities of client certificates are read at each reload, though nothing else has changed. A file that cannot be read
@@ -84,6 +85,15 @@ func TestReloadClients(t *testing.T) {
 		d.reload(path("jackdaw.toml"))
 		if served(0) != step.first || served(1) == step.first {
 			t.Errorf("with %.40q, a client of the first authority is served: %v", step.file, !step.first)
+		}
+	}
+	clients, err := tlsstore.ReadClients(path("clients.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for service, want := range map[configs.Service]tls.ClientAuthType{configs.Submission: tls.VerifyClientCertIfGiven, configs.LMTP: tls.NoClientCert} {
+		if got := setup(config, d.router, certs, clients).TLS(configs.Listener{Service: service}).ClientAuth; got != want {
+			t.Errorf("clients of %s: %v, want %v", service, got, want)
 		}
 	}
 	if d.certs != certs {
