@@ -438,7 +438,7 @@ func TestLoginOnBehalf(t *testing.T) {
 		if err == nil {
 			_ = conn.Conn.Close()
 		}
-		s.close() // behind all that it does
+		s.tasks.Wait() // all that it does beside
 		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) || Denied(err) {
 			t.Errorf("with %q: %v, denied %v", password, err, Denied(err))
 		}
