@@ -145,8 +145,6 @@ func (s *Service) openWay(ctx context.Context, address, way configs.Address, o O
 		return nil, Capabilities{}, err
 	}
 	caps.Mechanisms = relayable(caps.Mechanisms)
-	// It is between the store and us, and gone where the client for whom it was said may not say it.
-	caps.List = slices.DeleteFunc(caps.List, func(c Capability) bool { return c.Name == "XCLIENT" })
 	return conn, caps, nil
 }
 

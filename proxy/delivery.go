@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -17,13 +18,24 @@ import (
 // more than the slowest.
 const maxQueue = 16
 
+// A store that takes a message more slowly than it comes holds up the others that it goes to. It has some time for that, and
+// more for a big message: who takes as much as minRate in a second is slow, and not sick.
+var holdLimit = 30 * time.Second
+
+const minRate = 64 << 10
+
+var errHolds = errors.New("store is too slow, and others wait for it")
+
 // delivery is the way of a message to one store. It has a goroutine of its own, so that a store that is slow or gone spoils
 // nothing but its own recipients' mail.
 type delivery struct {
 	message    *message
 	service    *backends.Service
 	peer       backends.Peer
+	ctx        context.Context
+	cancel     context.CancelCauseFunc
 	began      time.Time
+	held       time.Duration // how long the others had to wait
 	tasks      chan func()
 	done       chan struct{}
 	recipients []*recipient
@@ -40,12 +52,36 @@ type delivery struct {
 func newDelivery(m *message, service *backends.Service) *delivery {
 	d := &delivery{message: m, service: service, peer: m.dialogue.peer, began: time.Now(),
 		tasks: make(chan func(), maxQueue), done: make(chan struct{}), courier: m.dialogue.kept.take(service)}
+	d.ctx, d.cancel = context.WithCancelCause(m.ctx)
 	go d.run()
 	return d
 }
 
+// give adds a task. If the queue is full for too long, and there are others, the store is given up.
+func (d *delivery) give(task func()) {
+	select {
+	case d.tasks <- task:
+		return
+	default:
+	}
+	began := time.Now()
+	limit := holdLimit + time.Duration(d.message.size/minRate)*time.Second
+	timer := time.NewTimer(limit - d.held)
+	defer timer.Stop()
+	select {
+	case d.tasks <- task:
+	case <-timer.C:
+		if len(d.message.deliveries) > 1 {
+			d.cancel(errHolds)
+		}
+		d.tasks <- task
+	}
+	d.held += time.Since(began)
+}
+
 func (d *delivery) run() {
 	defer close(d.done)
+	defer d.cancel(nil)
 	defer d.guarded(d.end)
 	for task := range d.tasks {
 		d.guarded(task)
@@ -97,7 +133,7 @@ func (d *delivery) rcpt(r *recipient) {
 		r.heard.reply = d.refusal
 		return
 	}
-	reply, err := d.courier.Rcpt(d.message.ctx, r.address, r.params)
+	reply, err := d.courier.Rcpt(d.ctx, r.address, r.params)
 	if err != nil {
 		d.note(err) // if the connection is broken, whoever comes next finds out, too
 		reply = replyTo(err, lost)
@@ -109,7 +145,7 @@ func (d *delivery) rcpt(r *recipient) {
 
 // begin says MAIL.
 func (d *delivery) begin() {
-	courier, reply, err := d.service.Begin(d.message.ctx, d.courier, d.peer, d.message.from, d.message.params)
+	courier, reply, err := d.service.Begin(d.ctx, d.courier, d.peer, d.message.from, d.message.params)
 	if d.courier = courier; err != nil {
 		d.fail(err, unreached)
 		return
@@ -121,38 +157,35 @@ func (d *delivery) begin() {
 }
 
 // data begins the message behind DATA.
-func (d *delivery) data() { d.check(d.courier.Data(d.message.ctx)) }
+func (d *delivery) data() {
+	d.step(func() (wire.Reply, error) { return d.courier.Data(d.ctx) })
+}
 
 // chunk begins a part of the message behind BDAT.
 func (d *delivery) chunk(size uint64, last bool) {
-	if d.refusal.Code == 0 {
-		if err := d.courier.Chunk(size, last); err != nil {
-			d.fail(err, lost)
-		}
-	}
+	d.step(func() (wire.Reply, error) { return wire.Reply{}, d.courier.Chunk(size, last) })
 }
 
-// taken reads what the store says of a chunk. Where it refuses, no more of them follow.
-func (d *delivery) taken() {
-	if d.refusal.Code == 0 {
-		d.check(d.courier.Taken(d.message.ctx))
-	}
-}
-
-func (d *delivery) check(reply wire.Reply, err error) {
-	switch {
-	case err != nil:
-		d.fail(err, lost)
-	case reply.Code >= 400:
-		d.refusal = reply
-	}
-}
-
+// write sends what came of the message.
 func (d *delivery) write(p []byte) {
-	if d.refusal.Code == 0 {
-		if err := d.courier.Write(d.message.ctx, p); err != nil {
-			d.fail(err, lost)
-		}
+	d.step(func() (wire.Reply, error) { return wire.Reply{}, d.courier.Write(d.ctx, p) })
+}
+
+// taken reads what the store says of a chunk.
+func (d *delivery) taken() {
+	d.step(func() (wire.Reply, error) { return d.courier.Taken(d.ctx) })
+}
+
+// step goes on with the message, unless it goes no further: what the store has refused it does not get any more of.
+func (d *delivery) step(step func() (wire.Reply, error)) {
+	if d.refusal.Code != 0 {
+		return
+	}
+	reply, err := step()
+	if err != nil {
+		d.fail(err, lost)
+	} else if reply.Code >= 400 {
+		d.refusal = reply
 	}
 }
 
@@ -177,7 +210,7 @@ func (d *delivery) judge() wire.Reply {
 	if d.refusal.Code != 0 {
 		return d.refusal
 	}
-	reply, err := d.courier.Verdict(d.message.ctx)
+	reply, err := d.courier.Verdict(d.ctx)
 	if err != nil {
 		d.fail(err, lost)
 		return d.refusal
@@ -190,12 +223,12 @@ func (d *delivery) end() {
 	if d.courier == nil {
 		return
 	}
-	if d.message.ctx.Err() == nil && d.said && d.err == nil {
-		if err := d.courier.Reset(d.message.ctx); err != nil {
+	if d.ctx.Err() == nil && d.said && d.err == nil {
+		if err := d.courier.Reset(d.ctx); err != nil {
 			d.courier.Close()
 		}
 	}
-	if d.message.ctx.Err() != nil || d.err != nil || !d.courier.Fit() {
+	if d.ctx.Err() != nil || d.err != nil || !d.courier.Fit() {
 		d.courier.Close()
 		d.courier = nil
 	}
@@ -231,12 +264,17 @@ func (d *delivery) log() {
 	if len(reasons) > 0 {
 		fields = append(fields, zap.Strings("reasons", reasons))
 	}
-	if err := d.err; err != nil {
-		if m.spoiled != nil && errors.Is(err, m.spoiled) {
-			err = m.spoiled // whatever was cut off by it
-		}
+	if err := d.reason(); err != nil {
 		level = zap.WarnLevel
 		fields = append(fields, zap.Error(err))
 	}
 	m.dialogue.log.Log(level, "delivery", fields...)
+}
+
+// reason is why the message did not come as far as to a verdict; nil where it did.
+func (d *delivery) reason() error {
+	if spoiled := d.message.spoiled; spoiled != nil && (d.err == nil || errors.Is(d.err, spoiled)) {
+		return spoiled // whatever was cut off by it
+	}
+	return d.err
 }

@@ -337,6 +337,15 @@ func TestFanOutBDAT(t *testing.T) {
 			t.Error(line)
 		}
 	}
+	// What comes in part and is dropped goes nowhere, and the connection can be used again.
+	m.sends("MAIL FROM:<>", "250", "RCPT TO:<a@store1.example>", "250", "BDAT 5\r\nabc", "250", "RSET", "250",
+		"MAIL FROM:<>", "250", "RCPT TO:<a@store1.example>", "250", "BDAT 2 LAST\r\n", "250")
+	if lines := m.logged("delivery"); len(lines) != 4 || lines[3]["error"] != errDropped.Error() {
+		t.Errorf("the log has %v", lines)
+	}
+	if got := one.got(); len(got) != 2 || got[1].size != 2 {
+		t.Errorf("the store has got %+v", got)
+	}
 	if got := append(two.got(), bad.got()...); len(got) > 0 {
 		t.Errorf("other stores have got %+v", got)
 	}

@@ -132,3 +132,30 @@ func TestSlowStoreIsNoIdleClient(t *testing.T) {
 	m.hears("250 2.0.0 TO:<a@store1.example>")
 	m.sends("NOOP", "250")
 }
+
+// A store that takes nothing holds up the others for a while, and then goes without the message.
+func TestStoreHoldsUp(t *testing.T) {
+	defer func(before time.Duration) { holdLimit = before }(holdLimit)
+	holdLimit = 200 * time.Millisecond
+	fast, slow := newLMTPStore(t, "store1", map[string]string{}), newLMTPStore(t, "store2", map[string]string{})
+	slow.pause = make(chan struct{})
+	m := newMailer(t, unchanged, fast, slow)
+	m.begins("a@store2.example", "b@store1.example")
+	letter := strings.Repeat("x", 1<<20) + "\r\n.\r\n" // more than fits on the way to it
+	m.says(letter)
+	m.hears("451 4.4.2 Connection to the store was lost", "250 2.0.0 TO:<b@store1.example>")
+	m.sends("RSET", "250")
+	for _, line := range m.logged("delivery") {
+		if line["backend"] == "store2" && !strings.Contains(fmt.Sprint(line["error"]), errHolds.Error()) {
+			t.Error(line)
+		}
+	}
+	// Whom nobody waits for has all the time that it needs.
+	m.begins("a@store2.example")
+	time.AfterFunc(3*holdLimit, func() { close(slow.pause) })
+	m.says(letter)
+	m.hears("250 2.0.0 TO:<a@store2.example>")
+	if got := slow.got(); len(got) != 1 || got[0].size != len(letter) {
+		t.Errorf("the slow store has got %+v", got)
+	}
+}

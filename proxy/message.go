@@ -132,11 +132,11 @@ func (m *message) accepted() []*recipient {
 // each gives a task to all deliveries that have somebody to deliver to. It waits for the slowest, within limits.
 func (m *message) each(task func(*delivery)) {
 	for _, d := range m.deliveries {
-		d.tasks <- func() {
+		d.give(func() {
 			if len(d.accepted) > 0 {
 				task(d)
 			}
-		}
+		})
 	}
 }
 
@@ -173,6 +173,8 @@ func (m *message) end() {
 	m.cancel(nil)
 }
 
+var errDropped = errors.New("client has dropped the message")
+
 // abandon drops the message at hand, if there is one; without a reason, where the client wants it so.
 func (d *lmtpDialogue) abandon(why error) {
 	m := d.message
@@ -180,6 +182,8 @@ func (d *lmtpDialogue) abandon(why error) {
 		return
 	}
 	switch {
+	case why == nil && m.begun:
+		m.spoiled = errDropped
 	case why == nil:
 	case m.begun:
 		m.spoil(fmt.Errorf("message did not come to its end: %w", why))

@@ -6,12 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// The bounds of a path and of a domain (RFC 5321 section 4.5.3.1). A local part may fill the path: senders that carry a
-// recipient in theirs go beyond the 64 octets of the RFC every day.
-const (
-	maxPath   = 256
-	maxDomain = 255
-)
+// maxPath bounds a path (RFC 5321 section 4.5.3.1.3). A local part may fill it: senders that carry a recipient in theirs go
+// beyond the 64 octets of the RFC every day.
+const maxPath = 256
 
 // Path is the address in a MAIL or RCPT command (RFC 5321 section 4.1.2), without quotes and without a source route. The zero
 // Path is the null reverse path, which bounces come from.
@@ -77,10 +74,10 @@ func (a *Args) sourceRoute() bool {
 func (a *Args) domain() (string, bool) {
 	if a.Take("[") {
 		literal, ok := a.while(func(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`[\]<>`, rune(c)) })
-		return "[" + literal + "]", ok && a.Take("]") && len(literal)+len("[]") <= maxDomain
+		return "[" + literal + "]", ok && a.Take("]")
 	}
 	domain, _ := a.while(func(c byte) bool { return isLetDig(c) || c == '-' || c == '_' || c == '.' || c >= utf8.RuneSelf })
-	if len(domain) > maxDomain || !isText(domain) {
+	if !isText(domain) {
 		return "", false
 	}
 	for label := range strings.SplitSeq(domain, ".") {
