@@ -108,9 +108,7 @@ const (
 // fail notes that the world has failed. Nothing goes to the store any more, and everybody hears the same.
 func (d *delivery) fail(err error, otherwise string) {
 	d.note(err)
-	if d.refusal.Code == 0 {
-		d.refusal = replyTo(err, otherwise)
-	}
+	d.refusal = replyTo(err, otherwise)
 	if d.courier != nil {
 		d.courier.Close()
 		d.courier = nil

@@ -244,10 +244,44 @@ func TestManyStores(t *testing.T) {
 		m.says(letter1)
 		m.hears(slices.Repeat([]string{"250"}, maxStores)...)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.mail) != 2*maxStores {
-		t.Errorf("%d messages came", len(s.mail))
+	if got := len(s.got()); got != 2*maxStores {
+		t.Errorf("%d messages came", got)
+	}
+	// Of all these connections few are kept.
+	for end := time.Now().Add(patience); s.connections() > maxKept; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d connections are kept", s.connections())
+		}
+	}
+}
+
+// Mistakes are counted from one message to the next: a session may be a long one.
+func TestMistakesAreForgotten(t *testing.T) {
+	s := newLMTPStore(t, "store1", map[string]string{})
+	m := newMailer(t, unchanged, s)
+	for range 3 {
+		for range maxMistakes {
+			m.sends("WHAT", "500")
+		}
+		m.begins("a@store1.example")
+		m.says(letter1)
+		m.hears("250")
+	}
+}
+
+// A crash ends the session, and leaves no delivery behind.
+func TestMailerCrashes(t *testing.T) {
+	s := newLMTPStore(t, "store1", map[string]string{})
+	m := newMailer(t, unchanged, s)
+	m.crash = "recipient refused"
+	m.sends("MAIL FROM:<>", "250", "RCPT TO:<a@store1.example>", "250")
+	m.says("RCPT TO:<a@nowhere.example>\r\n")
+	<-m.done
+	if took, _ := s.took(); len(took) > 0 {
+		t.Errorf("the store has got %+v", took)
+	}
+	if lines := m.logged("session crashed"); len(lines) != 1 {
+		t.Errorf("the log has %v", lines)
 	}
 }
 

@@ -28,17 +28,17 @@ func TestStopBetweenMessages(t *testing.T) {
 
 // A message that is on its way comes to its end, by DATA and by BDAT.
 func TestStopInMessage(t *testing.T) {
-	for what, rest := range map[string]string{"DATA\r\n": "x\r\n.\r\n", "BDAT 3\r\nx\r\nBDAT 3 LAST\r\n": "y\r\n"} {
+	for what, rest := range map[string]string{"DATA\r\n": "x\r\n.\r\n", "BDAT 3\r\nx\r\n": "BDAT 3 LAST\r\ny\r\n"} {
 		s := newLMTPStore(t, "store1", map[string]string{})
 		m := newMailer(t, unchanged, s)
 		m.sends("MAIL FROM:<>", "250", "RCPT TO:<a@store1.example>", "250")
 		m.says(what)
-		if m.line(); strings.HasPrefix(what, "BDAT") {
-			m.says(rest[:1])
-			rest = rest[1:]
-		}
+		m.line()
 		m.stop()
-		m.says(rest)
+		time.Sleep(10 * time.Millisecond)
+		for _, octet := range []byte(rest) {
+			m.says(string(octet))
+		}
 		m.hears("250 2.0.0 TO:<a@store1.example>", "421 4.3.2")
 		<-m.done
 		if got := s.got(); len(got) != 1 {
@@ -74,6 +74,22 @@ func TestStopCutsOff(t *testing.T) {
 	}
 	if lines := m.logged("delivery"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), "message did not come to its end: shutting down") {
 		t.Errorf("the log has %v", lines)
+	}
+}
+
+// A client that takes nothing holds up nobody's stop.
+func TestStopWithDeafClient(t *testing.T) {
+	defer func(before time.Duration) { stopLimit = before }(stopLimit)
+	stopLimit = 100 * time.Millisecond
+	hung := newLMTPStore(t, "store1", map[string]string{"RCPT": "hang"})
+	m := newMailer(t, unchanged, hung)
+	m.sends("MAIL FROM:<>", "250")
+	m.says("RCPT TO:<a@store1.example>\r\n")
+	m.stop()
+	select {
+	case <-m.done:
+	case <-time.After(patience):
+		t.Error("the session does not end")
 	}
 }
 

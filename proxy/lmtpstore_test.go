@@ -102,6 +102,13 @@ func (s *lmtpStore) took() ([]mail, []string) {
 	return mail, strange
 }
 
+// connections tells how many there are.
+func (s *lmtpStore) connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
 // got lists what was acknowledged.
 func (s *lmtpStore) got() []mail {
 	s.mu.Lock()

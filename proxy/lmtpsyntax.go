@@ -59,13 +59,13 @@ func (d *lmtpDialogue) readRcpt(args string, utf8 bool) (wire.Path, []backends.P
 	return to, params, nil
 }
 
-// exceeds tells whether a message is bigger than what was promised. A promise of 0, or of no number, is none (RFC 1870
-// section 4).
+// exceeds tells whether a message is bigger than what was promised: 0, or no number, promises no limit (RFC 1870 section 4). A
+// size of more than 64 bits is read as the greatest of them.
 func (d *lmtpDialogue) exceeds(size string) bool {
 	promised, _ := backends.Capabilities{List: d.promised}.Value("SIZE")
 	limit, _ := strconv.ParseUint(promised, 10, 64)
-	n, err := strconv.ParseUint(size, 10, 64)
-	return limit > 0 && (err != nil || n > limit)
+	n, _ := strconv.ParseUint(size, 10, 64)
+	return limit > 0 && n > limit
 }
 
 // readPath reads what MAIL and RCPT have in common. A blank in front of the path, which RFC 5321 section 3.3 knows of, is

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"jackdaw/backends"
 	"jackdaw/configs"
@@ -24,6 +25,7 @@ type mailer struct {
 	client net.Conn
 	read   *bufio.Reader
 	logs   lockedBuffer
+	crash  string // when this is logged
 	stop   func() // as the server does it
 	done   chan struct{}
 }
@@ -74,6 +76,12 @@ func newMailer(t *testing.T, change func(*configs.Config), stores ...*lmtpStore)
 	t.Helper()
 	m := &mailer{t: t, done: make(chan struct{})}
 	settings := lmtpSettings(t, &m.logs, change, stores...)
+	settings.log = settings.log.WithOptions(zap.Hooks(func(line zapcore.Entry) error {
+		if line.Message == m.crash {
+			panic("the test wants it")
+		}
+		return nil
+	}))
 	ctx, cancel := context.WithCancelCause(context.Background())
 	m.stop = func() { cancel(errShutdown) }
 	var raw net.Conn
