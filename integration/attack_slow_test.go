@@ -1,0 +1,131 @@
+package integration
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// sluggards hold connections open, and say so little on each that it never comes to anything.
+type sluggards struct {
+	jd     *jackdaw
+	limit  time.Duration // how long jackdaw lets one of them be
+	hello  string        // the beginning of TLS
+	here   map[string]*atomic.Int32
+	stop   atomic.Bool  // who is sent away does not come again
+	gone   atomic.Int32 // were sent away
+	late   atomic.Int32 // were not
+	rounds sync.WaitGroup
+}
+
+// come has as many connections to each service, and replaces those that are ended until it is to stop.
+func (s *sluggards) come(many int, services []string) {
+	for _, service := range services {
+		s.here[service] = new(atomic.Int32)
+	}
+	for i := range many * len(services) {
+		s.rounds.Go(func() {
+			for service := services[i%len(services)]; !s.stop.Load(); {
+				s.dawdle(service, i/len(services))
+			}
+		})
+	}
+}
+
+// dawdle is one of them, from the first byte to when it is sent away.
+func (s *sluggards) dawdle(service string, kind int) {
+	conn, err := net.Dial("tcp", s.jd.at(ports()[service]))
+	if err != nil {
+		return // there may be no more room
+	}
+	defer conn.Close()
+	s.here[service].Add(1)
+	defer s.here[service].Add(-1)
+	first, rest := s.words(service, kind)
+	_, _ = io.WriteString(conn, first)
+	for end := time.Now().Add(s.limit + patience); time.Now().Before(end); {
+		_ = conn.SetReadDeadline(time.Now().Add(s.limit / 10))
+		_, err := conn.Read(make([]byte, 256))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && len(rest) > 0:
+			_, _ = io.WriteString(conn, rest[:1])
+			rest = rest[1:]
+		case errors.Is(err, os.ErrDeadlineExceeded), err == nil:
+		default:
+			s.gone.Add(1)
+			return
+		}
+	}
+	s.late.Add(1)
+}
+
+// words are what one of them says at once, and what it would have said in the end: nothing, a command, or its part of a
+// handshake.
+func (s *sluggards) words(service string, kind int) (first, rest string) {
+	switch {
+	case kind%4 == 0:
+		return "", ""
+	case implicit(service):
+		return s.hello[:kind%len(s.hello)], s.hello[kind%len(s.hello):]
+	case kind%4 == 1:
+		return startTLS[protocol(service)], s.hello
+	}
+	return "", strings.Repeat("NOOP", 100)
+}
+
+// beginning is how TLS begins, without the end.
+func beginning(config *tls.Config) string {
+	client, server := net.Pipe()
+	go func() { _ = tls.Client(client, config).Handshake() }()
+	hello := make([]byte, 200)
+	_, _ = io.ReadFull(server, hello)
+	server.Close()
+	return string(hello)
+}
+
+// TestSlowClients: hundreds of clients of every service who never come to the point are in nobody's way, and are sent away in
+// their time. LMTP has no login, and its clients may be idle for as long as its own limit says.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	const many = 400
+	services := append(loginServices, "lmtp")
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < 2*many*uint64(len(services)) {
+		t.Skipf("%d files can be open here (%v)", files.Cur, err)
+	}
+	const limit = 4 * time.Second
+	a := startAttacked(t, fmt.Sprintf("login_timeout = %q\nidle_timeout = { lmtp = %[1]q }", limit))
+	s := &sluggards{jd: a.jackdaw, limit: limit, hello: beginning(a.tls("mail.a.example")), here: make(map[string]*atomic.Int32)}
+	s.come(many, services)
+	for _, service := range services {
+		eventually(t, "many are at "+service, func() bool { return s.here[service].Load() > many*9/10 })
+	}
+	for s.gone.Load() < many*int32(len(services)) {
+		for _, service := range services {
+			d := a.meet(t, client{}.at(service, "mail.a.example"))
+			if service != "lmtp" {
+				d.wants(letIn, d.plain("alice", password))
+			}
+			d.use("Meanwhile by " + service)
+			d.conn.Close()
+		}
+	}
+	s.stop.Store(true)
+	s.rounds.Wait()
+	if n := s.late.Load(); n > 0 {
+		t.Errorf("%d were not sent away", n)
+	}
+	eventually(t, "nothing is left of them", func() bool {
+		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.cmd.Process.Pid))
+		return err != nil || len(files) < many // elsewhere there is no such directory
+	})
+}
