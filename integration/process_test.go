@@ -30,10 +30,12 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 var hosts atomic.Int32
 
-// newHost returns a loopback address that no other server has, of this or another run: each can have the ports it likes.
+// newHost returns a loopback address that no other server has, of this or another run: each can have the ports it likes. There
+// are about a thousand of them.
 func newHost() string {
-	pid := os.Getpid()
-	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8&63, pid&255, hosts.Add(1))
+	const few = 250
+	pid, n := os.Getpid(), int(hosts.Add(1))
+	return fmt.Sprintf("127.%d.%d.%d", (64+n/few*64+pid>>8&63)&255, pid&255, 2+n%few)
 }
 
 var port6 atomic.Int32
