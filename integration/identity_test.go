@@ -157,7 +157,7 @@ func TestForgedAddress(t *testing.T) {
 			mta.logged(t, "client=unknown["+from+"]", "sasl_username="+user)
 		}
 	}
-	for _, words := range [][]string{{"client=", forged}, {"client=", "erin@e.example"}, {"client=forged"}} {
+	for _, words := range [][]string{{": client=", forged}, {": client=", "erin@e.example"}, {": client=forged"}} {
 		if n := mta.count(words...); n > 0 {
 			t.Errorf("Postfix writes of %q %d times", words, n)
 		}

@@ -60,11 +60,24 @@ func (s *store) as(service string) string {
 	return fmt.Sprintf("%s = %q", service, s.at(ports()[service]))
 }
 
+// also is the same store as another backend.
+func (s *store) also(name string) *store {
+	other := *s
+	other.name = name
+	return &other
+}
+
 // proxying is the same store as another backend, at the address where it wants PROXY headers.
 func (s *store) proxying() *store {
-	other := *s
-	other.name, other.host = s.name+"-proxied", s.proxied
-	return &other
+	other := s.also(s.name + "-proxied")
+	other.host = s.proxied
+	return other
+}
+
+// within is a line for a backend whose protocols are all within TLS, or behind STARTTLS.
+func (s *store) within(mode string) string {
+	name := "store.example"
+	return fmt.Sprintf("tls = %q\ntls_name = %q\ntls_ca = %q", mode, name, s.dir+"/ca.pem")
 }
 
 // restart brings a store back that was stopped.
