@@ -157,9 +157,10 @@ type answers map[string]string
 
 // What a client hears who is let in, who is not, and who is to come again. It is the same for every store, and never says why.
 var (
-	letIn     = answers{"imap": "OK ", "pop3": "+OK", "submission": "235 ", "sieve": "OK"}
-	denied    = answers{"imap": "NO [AUTHENTICATIONFAILED] ", "pop3": "-ERR [AUTH] ", "submission": "535 5.7.8 ", "sieve": `NO "Auth`}
-	comeAgain = answers{"imap": unavailable, "pop3": "-ERR [SYS/TEMP] ", "submission": "454 4.7.0 ", "sieve": "NO (TRYLATER) "}
+	letIn      = answers{"imap": "OK ", "pop3": "+OK", "submission": "235 ", "sieve": "OK"}
+	denied     = answers{"imap": "NO [AUTHENTICATIONFAILED] ", "pop3": "-ERR [AUTH] ", "submission": "535 5.7.8 ", "sieve": `NO "Auth`}
+	comeAgain  = answers{"imap": unavailable, "pop3": "-ERR [SYS/TEMP] ", "submission": "454 4.7.0 ", "sieve": "NO (TRYLATER) "}
+	unknownYet = answers{"imap": "NO ", "pop3": "-ERR ", "submission": "504 5.5.4 ", "sieve": "NO "} // the mechanism
 )
 
 // wants compares an answer with what it is to be.

@@ -57,13 +57,6 @@ func (i *issuers) certWith(o devca.Options) *tls.Certificate {
 // clientCA is the line for [tls] that has them believed.
 func (i *issuers) clientCA() string { return fmt.Sprintf("client_ca = %q\n", i.file) }
 
-// named is the store as another backend has it.
-func (s *store) named(name string, services ...string) *store {
-	other := *s
-	other.name, other.services = name, services
-	return &other
-}
-
 // crowd lets one user come often from one address, to a Dovecot.
 const crowd = "mail_max_userip_connections = 1000\n"
 

@@ -243,9 +243,15 @@ func (jd *jackdaw) curl(t testing.TB, name, user, path string, args ...string) s
 // curlAt is curl with a URL of any service, within TLS.
 func (jd *jackdaw) curlAt(t testing.TB, service, name, user, path string, args ...string) string {
 	t.Helper()
+	return jd.curlBy(t, service, name, path, append(args, "--user", user+":"+password)...)
+}
+
+// curlBy is curlAt for somebody who logs in otherwise.
+func (jd *jackdaw) curlBy(t testing.TB, service, name, path string, args ...string) string {
+	t.Helper()
 	scheme := strings.Replace(service, "submission", "smtp", 1)
 	return curl(t, append(args, "--cacert", jd.caFile(), "--ssl-reqd", "--connect-to", "::"+jd.at(ports()[service]),
-		"--user", user+":"+password, scheme+"://"+name+"/"+path)...)
+		scheme+"://"+name+"/"+path)...)
 }
 
 // folders is what a user has.

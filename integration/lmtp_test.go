@@ -18,7 +18,7 @@ func startMailboxes(t testing.TB, parts ...string) mailboxes {
 	d := dovecot{extra: "lmtp_save_to_detail_mailbox = yes\n"}.
 		start(t, "store1", "alice@a.example", fullUser+"@a.example").serving("lmtp")
 	c := startCyrus(t, "store2", "bob@b.example", "carol@c.example", fullUser+"@c.example").serving()
-	overTCP := c.also("store2-tcp")
+	overTCP := c.named("store2-tcp")
 	jd := startJackdaw(t, append(parts, d.backend(), domainTo("a.example", d),
 		c.backend(fmt.Sprintf("lmtp = %q", "unix:"+c.lmtpSocket())), domainTo("b.example", c),
 		overTCP.backend(fmt.Sprintf("lmtp = { address = %q, login_user = %q, login_password = %q }",
@@ -160,7 +160,7 @@ func TestDeliverChunks(t *testing.T) {
 func TestDeliverWithoutLogin(t *testing.T) {
 	t.Parallel()
 	c := startCyrus(t, "store2", "bob@b.example", "carol@c.example").serving("lmtp")
-	wrong := c.also("wrong").serving()
+	wrong := c.named("wrong")
 	jd := startJackdaw(t, c.backend(), domainTo("b.example", c), wrong.backend(fmt.Sprintf(
 		"lmtp = { address = %q, login_user = %q, login_password = \"wrong\" }", c.lmtp(), lmtpUser)), domainTo("c.example", wrong))
 	d := jd.courier(t)

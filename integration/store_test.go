@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 type store struct {
 	*process
 	name     string
+	server   string // the name that it has itself, where this is another backend for it
 	dir      string
 	host     string   // its address; its ports are those of every server
 	proxied  string   // another address with the same ports, where it takes nothing without a PROXY header
@@ -60,16 +62,16 @@ func (s *store) as(service string) string {
 	return fmt.Sprintf("%s = %q", service, s.at(ports()[service]))
 }
 
-// also is the same store as another backend.
-func (s *store) also(name string) *store {
+// named is the same store as another backend, for some services.
+func (s *store) named(name string, services ...string) *store {
 	other := *s
-	other.name = name
+	other.name, other.server, other.services = name, cmp.Or(s.server, s.name), services
 	return &other
 }
 
 // proxying is the same store as another backend, at the address where it wants PROXY headers.
 func (s *store) proxying() *store {
-	other := s.also(s.name + "-proxied")
+	other := s.named(s.name+"-proxied", s.services...)
 	other.host = s.proxied
 	return other
 }
@@ -114,4 +116,4 @@ const (
 const fullUser = "full"
 
 // folder is a mailbox that every user of a store has there, to be known by.
-func (s *store) folder() string { return "Only-on-" + s.name }
+func (s *store) folder() string { return "Only-on-" + cmp.Or(s.server, s.name) }

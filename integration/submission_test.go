@@ -23,13 +23,13 @@ func startOutlets(t testing.TB) (*jackdaw, []outlet) {
 	sink := postfix{}.start(t, "sink")
 	byDovecot := dovecot{relay: sink}.start(t, "dovecot", everybody...).serving("submission")
 	clear := postfix{sasl: dovecotSASL(byDovecot)}.start(t, "clear")
-	behind, within := clear.also("behind"), clear.also("within")
+	behind, within := clear.named("behind", "submission"), clear.named("within")
 	bySaslauthd := postfix{sasl: cyrusSASL}.start(t, "saslauthd")
 	startSaslauthd(t, byDovecot, bySaslauthd.dir)
 	jd := startJackdaw(t,
 		clear.backend(), domainTo("a.example", clear),
 		behind.backend(behind.within("starttls")), domainTo("b.example", behind),
-		within.serving().backend(within.within("implicit"), fmt.Sprintf("submission = %q", within.at(portSubmissions))),
+		within.backend(within.within("implicit"), fmt.Sprintf("submission = %q", within.at(portSubmissions))),
 		domainTo("c.example", within),
 		bySaslauthd.backend(), domainTo("d.example", bySaslauthd),
 		byDovecot.backend(), domainTo("e.example", byDovecot))
