@@ -78,12 +78,12 @@ func TestBehindStartTLS(t *testing.T) {
 				d = start(t)
 				d.write(startTLS[protocol] + behind)
 				d.expect(granted[protocol])
-				d.write(visits[protocol])
+				d.shout(visits[protocol])
 				d.saysNoMore()
 			}
 			d := start(t)
 			d.startTLS()
-			d.write(visits[protocol] + visits[protocol])
+			d.shout(visits[protocol] + visits[protocol])
 			d.saysNoMore()
 		})
 	}
