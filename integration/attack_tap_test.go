@@ -10,6 +10,8 @@ import (
 
 // tap stands between jackdaw and a store, and keeps what is said there.
 type tap struct {
+	listeners []net.Listener
+
 	mu    sync.Mutex
 	calls []*call
 }
@@ -32,7 +34,7 @@ func (s *store) tapped(t testing.TB) (*store, *tap) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { listener.Close() })
+		x.listeners = append(x.listeners, listener)
 		go func() {
 			for {
 				conn, err := listener.Accept()
@@ -43,7 +45,15 @@ func (s *store) tapped(t testing.TB) (*store, *tap) {
 			}
 		}()
 	}
+	t.Cleanup(x.close)
 	return &behind, x
+}
+
+// close lets nobody through any more. Who has got through stays.
+func (x *tap) close() {
+	for _, listener := range x.listeners {
+		listener.Close()
+	}
 }
 
 // connect carries bytes until both sides are done.
