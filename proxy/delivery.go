@@ -19,10 +19,12 @@ import (
 const maxQueue = 16
 
 // A store that takes a message more slowly than it comes holds up the others that it goes to. It has some time for that, and
-// more for a big message: who takes as much as minRate in a second is slow, and not sick.
-var holdLimit = 30 * time.Second
-
-const minRate = 64 << 10
+// more for a big message: who takes as many octets as minRate in a second is slow, and not sick. Variables, so that tests need
+// not wait.
+var (
+	holdLimit       = 30 * time.Second
+	minRate   int64 = 64 << 10
+)
 
 var errHolds = errors.New("store is too slow, and others wait for it")
 
@@ -81,7 +83,6 @@ func (d *delivery) give(task func()) {
 
 func (d *delivery) run() {
 	defer close(d.done)
-	defer d.cancel(nil)
 	defer d.guarded(d.end)
 	for task := range d.tasks {
 		d.guarded(task)

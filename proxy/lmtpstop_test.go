@@ -16,6 +16,7 @@ func TestStopBetweenMessages(t *testing.T) {
 		"after RCPT": {"MAIL FROM:<>", "250", "RCPT TO:<a@store1.example>", "250"}} {
 		m := newMailer(t, unchanged, newLMTPStore(t, "store1", map[string]string{}))
 		m.sends(said...)
+		time.Sleep(20 * time.Millisecond) // so that the session waits for more
 		began := time.Now()
 		m.stop()
 		m.hears("421 4.3.2 Server is shutting down, try again")
@@ -151,8 +152,8 @@ func TestSlowStoreIsNoIdleClient(t *testing.T) {
 
 // A store that takes nothing holds up the others for a while, and then goes without the message.
 func TestStoreHoldsUp(t *testing.T) {
-	defer func(before time.Duration) { holdLimit = before }(holdLimit)
-	holdLimit = 200 * time.Millisecond
+	defer func(limit time.Duration, rate int64) { holdLimit, minRate = limit, rate }(holdLimit, minRate)
+	holdLimit, minRate = 200*time.Millisecond, 1<<30
 	fast, slow := newLMTPStore(t, "store1", map[string]string{}), newLMTPStore(t, "store2", map[string]string{})
 	slow.pause = make(chan struct{})
 	m := newMailer(t, unchanged, fast, slow)

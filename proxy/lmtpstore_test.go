@@ -30,6 +30,7 @@ type lmtpStore struct {
 	mail     []mail
 	strange  []string // what should not have come
 	open     int      // connections
+	quits    int      // goodbyes
 	idle     sync.Cond
 	conns    []net.Conn
 	handlers sync.WaitGroup
@@ -246,6 +247,9 @@ func (s *lmtpSession) command(command string) (more bool, err error) {
 		_, ok := s.answer(command, "250 2.0.0 OK")
 		return ok, nil
 	case "QUIT":
+		s.mu.Lock()
+		s.quits++
+		s.mu.Unlock()
 		_, _ = s.answer(command, "221 2.0.0 Bye")
 		return false, nil
 	}
