@@ -93,12 +93,16 @@ func TestBehindStartTLS(t *testing.T) {
 func TestStartTLSForgets(t *testing.T) {
 	t.Parallel()
 	a := startAttacked(t, "")
-	for protocol, said := range map[string]struct{ before, within, refusal string }{
-		"imap":       {"a NOOP", "s STARTTLS", "s BAD"},
-		"pop3":       {"USER alice@a.example", "PASS " + password, "-ERR USER first"},
-		"sieve":      {"NOOP", "STARTTLS", "NO"},
-		"submission": {"EHLO before.example", authLine("submission", "PLAIN", aliceLogin), "503 "},
-		"lmtp":       {"LHLO before.example\r\nMAIL FROM:<>\r\nRCPT TO:<alice@a.example>", "DATA", "503 "},
+	for protocol, said := range map[string]struct {
+		before  string
+		within  []string
+		refusal string
+	}{
+		"imap":       {"a NOOP", []string{"s STARTTLS"}, "s BAD"},
+		"pop3":       {"USER alice@a.example", []string{"PASS " + password}, "-ERR USER first"},
+		"sieve":      {"NOOP", []string{"STARTTLS"}, "NO"},
+		"submission": {"EHLO before.example", []string{authLine("submission", "PLAIN", aliceLogin)}, "503 "},
+		"lmtp":       {"LHLO before.example\r\nMAIL FROM:<>\r\nRCPT TO:<alice@a.example>", []string{"DATA", "MAIL FROM:<>"}, "503 "},
 	} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
@@ -110,8 +114,10 @@ func TestStartTLSForgets(t *testing.T) {
 			if protocol == "sieve" {
 				d.until("OK")
 			}
-			d.send(said.within)
-			d.expect(said.refusal)
+			for _, line := range said.within {
+				d.send(line)
+				d.expect(said.refusal)
+			}
 			if offer := d.offers(); strings.Contains(offer, "STARTTLS") || strings.Contains(offer, "STLS") {
 				t.Errorf("TLS is offered again: %q", offer)
 			}

@@ -59,14 +59,14 @@ func (a attacked) knows() {
 }
 
 // evil begins what is to become a command, but must not.
-const evil = "EVIL"
+const evil = "evil" // names are written on in small letters
 
 var (
 	// evilLine finds it at a place where a store could take it for one.
-	evilLine = regexp.MustCompile(`(^|[\x00\r\n])[ \t]*` + evil)
+	evilLine = regexp.MustCompile(`(?i)(^|[\x00\r\n])[ \t]*` + evil)
 	base64s  = regexp.MustCompile(`[A-Za-z0-9+/]{8,}={0,2}`)
 	// evilName finds it in a name or in a password that somebody writes on. NUL parts the fields of PLAIN.
-	evilName = regexp.MustCompile(`[\x01-\x1f]` + evil)
+	evilName = regexp.MustCompile(`(?i)[\x01-\x1f]` + evil)
 )
 
 // spared wants a store not to have been told of it.
