@@ -100,8 +100,10 @@ func (d *lmtpDialogue) serve(ctx context.Context, raw net.Conn) error {
 		case err == nil:
 			err = d.command(line)
 		case errors.Is(err, wire.ErrBadLine):
+			// To the client, what stands behind a bare LF may be a part of an address: it is no command.
 			d.settle()
-			err = d.mistaken("500 5.5.2 NUL, bare CR or bare LF in a line")
+			d.say("500 5.5.2 NUL, bare CR or bare LF in a line")
+			err = errNonsense
 		default:
 			err = fatal(err)
 		}
