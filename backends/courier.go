@@ -66,7 +66,9 @@ func (s *Service) Connect(ctx context.Context, peer Peer) (*Courier, error) {
 
 // Begin says MAIL, over a connection that is kept from another message if there is one. If that is of no use any more, another
 // takes its place: nothing was said yet that a store might act on.
-func (s *Service) Begin(ctx context.Context, kept *Courier, peer Peer, from wire.Path, params []Parameter) (*Courier, wire.Reply, error) {
+func (s *Service) Begin(ctx context.Context, kept *Courier, peer Peer, from wire.Path, params []Parameter) (
+	*Courier, wire.Reply, error,
+) {
 	if kept != nil {
 		if reply, err := kept.mail(ctx, from, params); err == nil {
 			return kept, reply, nil

@@ -152,7 +152,8 @@ func TestCourier(t *testing.T) {
 	if again != c || err != nil {
 		t.Fatal("another connection", err)
 	}
-	if reply, err := c.Rcpt(ctx, wire.Path{Local: "alice"}, []Parameter{{Name: "NOTIFY", Value: "NEVER", Needs: "DSN"}}); !errors.Is(err, ErrBroken) {
+	never := []Parameter{{Name: "NOTIFY", Value: "NEVER", Needs: "DSN"}}
+	if reply, err := c.Rcpt(ctx, wire.Path{Local: "alice"}, never); !errors.Is(err, ErrBroken) {
 		t.Error(reply, err)
 	}
 	if err := c.Chunk(1, true); !errors.Is(err, ErrBroken) {
@@ -230,8 +231,13 @@ func TestBegin(t *testing.T) {
 				t.Fatal(reply, err)
 			}
 			c, reply, err := s.Begin(ctx, first, mailClient, wire.Path{}, nil)
-			if err == nil && (c == first || !reply.Positive() || test.err != "") || err != nil && (test.err == "" || !strings.Contains(err.Error(), test.err)) {
-				t.Errorf("%v, %v", reply, err)
+			switch {
+			case err != nil:
+				if test.err == "" || !strings.Contains(err.Error(), test.err) {
+					t.Error(err)
+				}
+			case c == first || !reply.Positive() || test.err != "":
+				t.Error(reply)
 			}
 			if c != nil {
 				c.Close()
@@ -275,7 +281,8 @@ func FuzzCourier(f *testing.F) {
 		} {
 			reply, err := ask()
 			line := reply.Line()
-			if err == nil && (len(line) > 510 || len(line) < 3 || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' })) {
+			unprintable := strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' })
+			if err == nil && (len(line) > 510 || len(line) < 3 || unprintable) {
 				t.Errorf("a client would hear %q", line)
 			}
 			if err == nil && reply.Code != 250 && reply.Code != 354 && reply.Code < 400 {

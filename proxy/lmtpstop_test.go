@@ -14,7 +14,7 @@ import (
 func TestStopBetweenMessages(t *testing.T) {
 	for what, said := range map[string][]string{"": nil, "after MAIL": {"MAIL FROM:<>", "250"},
 		"after RCPT": {"MAIL FROM:<>", "250", "RCPT TO:<a@store1.example>", "250"}} {
-		m := newMailer(t, unchanged, newLMTPStore(t, "store1", map[string]string{}))
+		m := newMailer(t, unchanged, newLMTPStore(t, "store1", nil))
 		m.sends(said...)
 		time.Sleep(20 * time.Millisecond) // so that the session waits for more
 		began := time.Now()
@@ -30,7 +30,7 @@ func TestStopBetweenMessages(t *testing.T) {
 // A message that is on its way comes to its end, by DATA and by BDAT.
 func TestStopInMessage(t *testing.T) {
 	for what, rest := range map[string]string{"DATA\r\n": "x\r\n.\r\n", "BDAT 3\r\nx\r\n": "BDAT 3 LAST\r\ny\r\n"} {
-		s := newLMTPStore(t, "store1", map[string]string{})
+		s := newLMTPStore(t, "store1", nil)
 		m := newMailer(t, unchanged, s)
 		m.sends("MAIL FROM:<>", "250", "RCPT TO:<a@store1.example>", "250")
 		m.says(what)
@@ -52,7 +52,7 @@ func TestStopInMessage(t *testing.T) {
 func TestStopCutsOff(t *testing.T) {
 	defer func(before time.Duration) { stopLimit = before }(stopLimit)
 	stopLimit = 100 * time.Millisecond
-	good, hung := newLMTPStore(t, "store1", map[string]string{}), newLMTPStore(t, "store2", map[string]string{"end": "hang"})
+	good, hung := newLMTPStore(t, "store1", nil), newLMTPStore(t, "store2", map[string]string{"end": "hang"})
 	m := newMailer(t, unchanged, good, hung)
 	m.begins("a@store2.example", "b@store1.example")
 	m.says(letter1)
@@ -73,7 +73,8 @@ func TestStopCutsOff(t *testing.T) {
 	if got := good.got(); len(got) != 1 {
 		t.Errorf("the store has got %+v", got)
 	}
-	if lines := m.logged("delivery"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), "message did not come to its end: shutting down") {
+	const reason = "message did not come to its end: shutting down"
+	if lines := m.logged("delivery"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), reason) {
 		t.Errorf("the log has %v", lines)
 	}
 }
@@ -97,7 +98,7 @@ func TestStopWithDeafClient(t *testing.T) {
 // A store that hangs holds up no other: what the others say is heard, as far as the order allows.
 func TestStoreHangs(t *testing.T) {
 	for _, when := range []string{"RCPT", "DATA", "end"} {
-		good, hung := newLMTPStore(t, "store1", map[string]string{}), newLMTPStore(t, "store2", map[string]string{})
+		good, hung := newLMTPStore(t, "store1", nil), newLMTPStore(t, "store2", nil)
 		m := newMailer(t, unchanged, good, hung)
 		hung.set(when, "hang")
 		m.says("MAIL FROM:<>\r\nRCPT TO:<a@store1.example>\r\nRCPT TO:<b@store2.example>\r\n")
@@ -116,7 +117,7 @@ func TestStoreHangs(t *testing.T) {
 // Idle is a client that says nothing for the time of its service, at a command and within a message.
 func TestMailerIdle(t *testing.T) {
 	idle := func(c *configs.Config) { c.Limits.IdleTimeout[configs.LMTP] = 300 * time.Millisecond }
-	s := newLMTPStore(t, "store1", map[string]string{})
+	s := newLMTPStore(t, "store1", nil)
 	m := newMailer(t, idle, s)
 	for range 3 {
 		time.Sleep(150 * time.Millisecond)
@@ -140,7 +141,7 @@ func TestMailerIdle(t *testing.T) {
 
 // A store that takes longer than the client may be idle is waited for, and what it says is heard.
 func TestSlowStoreIsNoIdleClient(t *testing.T) {
-	s := newLMTPStore(t, "store1", map[string]string{})
+	s := newLMTPStore(t, "store1", nil)
 	s.pause = make(chan struct{})
 	m := newMailer(t, func(c *configs.Config) { c.Limits.IdleTimeout[configs.LMTP] = 100 * time.Millisecond }, s)
 	m.begins("a@store1.example")
@@ -154,7 +155,7 @@ func TestSlowStoreIsNoIdleClient(t *testing.T) {
 func TestStoreHoldsUp(t *testing.T) {
 	defer func(limit time.Duration, rate int64) { holdLimit, minRate = limit, rate }(holdLimit, minRate)
 	holdLimit, minRate = 200*time.Millisecond, 1<<30
-	fast, slow := newLMTPStore(t, "store1", map[string]string{}), newLMTPStore(t, "store2", map[string]string{})
+	fast, slow := newLMTPStore(t, "store1", nil), newLMTPStore(t, "store2", nil)
 	slow.pause = make(chan struct{})
 	m := newMailer(t, unchanged, fast, slow)
 	m.begins("a@store2.example", "b@store1.example")

@@ -54,6 +54,9 @@ func newLMTPStore(t testing.TB, name string, answers map[string]string) *lmtpSto
 	s := &lmtpStore{name: name, caps: "PIPELINING|8BITMIME|CHUNKING|SIZE 100000000|DSN|SMTPUTF8", answers: answers}
 	s.idle.L = &s.mu
 	s.address = configs.Address{Network: "unix", Address: filepath.Join(dir, "lmtp")}
+	if answers == nil {
+		s.answers = make(map[string]string)
+	}
 	if s.socket, err = net.Listen("unix", s.address.Address); err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,8 @@ func lmtpSettings(t testing.TB, logs io.Writer, change func(*configs.Config), st
 	for _, s := range stores {
 		access := testAccess
 		access.Addresses = []configs.Address{s.address}
-		config.Backends = append(config.Backends, configs.Backend{Name: s.name, Access: map[configs.Service]configs.Access{configs.LMTP: access}})
+		ways := map[configs.Service]configs.Access{configs.LMTP: access}
+		config.Backends = append(config.Backends, configs.Backend{Name: s.name, Access: ways})
 		config.Routes = append(config.Routes, configs.Route{Domain: []string{s.name + ".example"}, To: s.name})
 	}
 	change(config)
