@@ -11,8 +11,8 @@ import (
 // TestMain shortens what the tests would wait for, before anything is started that looks at it.
 func TestMain(m *testing.M) {
 	retryFirst, retryMost = 2*time.Millisecond, 20*time.Millisecond
-	openLimit, loginLimit, inspectLimit, leaveLimit = 600*time.Millisecond, time.Second, time.Second, 400*time.Millisecond
-	dialLimit, tlsLimit = 500*time.Millisecond, 500*time.Millisecond
+	openLimit, loginLimit, inspectLimit, leaveLimit = 2*time.Second, 3*time.Second, 3*time.Second, 400*time.Millisecond
+	dialLimit, tlsLimit = time.Second, 2*time.Second
 	lookup = lookupTest
 	goleak.VerifyTestMain(m, goleak.Cleanup(os.Exit))
 }

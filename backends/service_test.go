@@ -407,6 +407,7 @@ func TestSieveService(t *testing.T) {
 	}
 	const greeting = "B: \"SASL\" \"PLAIN\"\nB: \"SIEVE\" \"fileinto\"\nB: OK\n"
 	var bad atomic.Pointer[error]
+	var ended atomic.Int32 // conversations
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -423,6 +424,7 @@ func TestSieveService(t *testing.T) {
 				bad.Store(&err)
 			}
 			_ = conn.Close()
+			ended.Add(1)
 		}
 	}()
 	defer func() {
@@ -439,13 +441,7 @@ func TestSieveService(t *testing.T) {
 	s.start()
 	defer s.close()
 	mustLogin(t, s, "alice")
-	eventually(t, "alice's name is tested", func() bool {
-		s.gate <- struct{}{} // behind the test
-		defer func() { <-s.gate }()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.userTested
-	})
+	eventually(t, "alice's name is tested, too", func() bool { return ended.Load() == 3 })
 	if caps, _ := s.Capabilities(); writeCaps(caps) != "SIEVE=fileinto | PLAIN" || s.Problem() != nil {
 		t.Errorf("learned %q; the problem is %v", writeCaps(caps), s.Problem())
 	}
