@@ -177,6 +177,9 @@ func smtpRefusal(r wire.Reply) error {
 func smtpCapabilities(r wire.Reply) Capabilities {
 	var caps Capabilities
 	for _, line := range r.Lines[1:] {
+		if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }) {
+			continue // clients are told what stores can do in the stores' words
+		}
 		name, value, _ := strings.Cut(line, " ")
 		if name = strings.ToUpper(name); name == "AUTH" {
 			caps.Mechanisms = strings.Fields(strings.ToUpper(value))

@@ -18,6 +18,8 @@ func TestSMTPOpen(t *testing.T) {
 			B: 250-AUTH PLAIN LOGIN
 			B: 250-AUTH=PLAIN LOGIN
 			B: 250-Ok SESSIONID=<cyrus-1-2>
+			B> 250-DSN \r250 XCLIENT\r\n
+			B: 250-SMTPUTF8 für alle
 			B: 250 enhancedstatuscodes`},
 		{what: "a long greeting, and nothing that it can do", open: true, caps: "|", talk: `
 			B: 220-store1
