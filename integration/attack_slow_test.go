@@ -34,18 +34,23 @@ func (s *sluggards) come(many int, services []string) {
 	}
 	for i := range many * len(services) {
 		s.rounds.Go(func() {
-			for service := services[i%len(services)]; !s.stop.Load(); {
-				s.dawdle(service, i/len(services))
+			for !s.stop.Load() && s.dawdle(services[i%len(services)], i/len(services)) {
 			}
 		})
 	}
 }
 
-// dawdle is one of them, from the first byte to when it is sent away.
-func (s *sluggards) dawdle(service string, kind int) {
+// leave has them go when jackdaw sends them away, and not come back.
+func (s *sluggards) leave() {
+	s.stop.Store(true)
+	s.rounds.Wait()
+}
+
+// dawdle is one of them, from the first byte to when it is sent away. It is false where nobody listens any more.
+func (s *sluggards) dawdle(service string, kind int) bool {
 	conn, err := net.Dial("tcp", s.jd.at(ports()[service]))
 	if err != nil {
-		return // there may be no more room
+		return false
 	}
 	defer conn.Close()
 	s.here[service].Add(1)
@@ -62,10 +67,11 @@ func (s *sluggards) dawdle(service string, kind int) {
 		case errors.Is(err, os.ErrDeadlineExceeded), err == nil:
 		default:
 			s.gone.Add(1)
-			return
+			return true
 		}
 	}
 	s.late.Add(1)
+	return true
 }
 
 // words are what one of them says at once, and what it would have said in the end: nothing, a command, or its part of a
@@ -105,6 +111,7 @@ func TestSlowClients(t *testing.T) {
 	const limit = 4 * time.Second
 	a := startAttacked(t, fmt.Sprintf("login_timeout = %q\nidle_timeout = { lmtp = %[1]q }", limit))
 	s := &sluggards{jd: a.jackdaw, limit: limit, hello: beginning(a.tls("mail.a.example")), here: make(map[string]*atomic.Int32)}
+	defer s.leave()
 	s.come(many, services)
 	for _, service := range services {
 		eventually(t, "many are at "+service, func() bool { return s.here[service].Load() > many*9/10 })
@@ -119,8 +126,7 @@ func TestSlowClients(t *testing.T) {
 			d.conn.Close()
 		}
 	}
-	s.stop.Store(true)
-	s.rounds.Wait()
+	s.leave()
 	if n := s.late.Load(); n > 0 {
 		t.Errorf("%d were not sent away", n)
 	}
