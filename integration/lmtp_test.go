@@ -3,7 +3,9 @@ package integration
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // mailboxes are a Dovecot for a.example and a Cyrus for b.example, which takes mail on its socket, and for c.example, which it
@@ -231,7 +233,13 @@ func TestDeliverFromPostfix(t *testing.T) {
 func once(t testing.TB, ways map[string]*store, users map[string]*store, subject string) {
 	t.Helper()
 	for way, mta := range ways {
+		forgotten := time.Now().Add(5 * time.Second)
 		eventually(t, "the queue is empty", func() bool {
+			// A queue manager that finds a message still held by its last delivery leaves it for its next start.
+			if time.Now().After(forgotten) {
+				mta.signal(syscall.SIGHUP)
+				forgotten = time.Now().Add(5 * time.Second)
+			}
 			return mta.count("(queue active)") > 0 && mta.count(": removed") == mta.count("cleanup[", "message-id=")
 		})
 		for user, s := range users {
