@@ -57,11 +57,11 @@ func plain(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
 }
 
-// sieveConnect runs one action of sieve-connect at jackdaw.
-func sieveConnect(t testing.TB, jd *jackdaw, user string, action ...string) string {
+// sieveConnect runs one action of sieve-connect at jackdaw, which it knows by a name.
+func sieveConnect(t testing.TB, jd *jackdaw, name, user string, action ...string) string {
 	t.Helper()
 	return tool(t, password+"\n", "sieve-connect", append([]string{
-		"--server", jd.host, "--port", portSieve, "--nosrv", "--tlshostname", "mail.a.example", "--tlscafile", jd.caFile(),
+		"--server", jd.host, "--port", portSieve, "--nosrv", "--tlshostname", name, "--tlscafile", jd.caFile(),
 		"--user", user, "--passwordfd", "0"}, action...)...)
 }
 

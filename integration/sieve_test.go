@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// TestSieveConnect: a script is put, listed, activated and read back, on either kind of store.
+// TestSieveConnect: a script is put, listed, activated and read back, on either kind of store and under its own name.
 func TestSieveConnect(t *testing.T) {
 	t.Parallel()
 	dovecot := startDovecot(t, "store1", passwords, "alice@a.example")
 	cyrus := startCyrus(t, "store2", "bob@b.example")
 	jd := startJackdaw(t, twoStores(dovecot, cyrus))
-	for _, user := range []string{"alice@a.example", "bob@b.example"} {
+	for name, user := range users {
 		t.Run(user, func(t *testing.T) {
 			dir := t.TempDir()
 			night, back := filepath.Join(dir, "night"), filepath.Join(dir, "back")
@@ -22,12 +22,12 @@ func TestSieveConnect(t *testing.T) {
 			if err := os.WriteFile(night, []byte(script), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			sieveConnect(t, jd, user, "--upload", "--localsieve", night, "--remotesieve", "night")
-			sieveConnect(t, jd, user, "--activate", "--remotesieve", "night")
-			if list := sieveConnect(t, jd, user, "--list"); list != "\"night\" ACTIVE\n" {
+			sieveConnect(t, jd, name, user, "--upload", "--localsieve", night, "--remotesieve", "night")
+			sieveConnect(t, jd, name, user, "--activate", "--remotesieve", "night")
+			if list := sieveConnect(t, jd, name, user, "--list"); list != "\"night\" ACTIVE\n" {
 				t.Errorf("the list is %q", list)
 			}
-			sieveConnect(t, jd, user, "--download", "--remotesieve", "night", "--localsieve", back)
+			sieveConnect(t, jd, name, user, "--download", "--remotesieve", "night", "--localsieve", back)
 			got, err := os.ReadFile(back)
 			if err != nil {
 				t.Fatal(err)

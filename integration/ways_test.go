@@ -58,7 +58,7 @@ to     = "impostor"
 		}
 	}
 	for _, user := range users[:2] {
-		sieveConnect(t, jd, user, "--list")
+		sieveConnect(t, jd, "mail.a.example", user, "--list")
 	}
 	if _, status := jd.imap("mail.a.example").command("LOGIN " + users[3] + " " + password); !strings.HasPrefix(status, unavailable) {
 		t.Errorf("the impostor's user is told %q", status)
