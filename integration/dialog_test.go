@@ -52,18 +52,16 @@ func dialTLS(t testing.TB, address string, config *tls.Config) *dialog {
 	return d
 }
 
-func (d *dialog) over(conn net.Conn) {
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	d.conn, d.in = conn, bufio.NewReader(conn)
-}
+func (d *dialog) over(conn net.Conn) { d.conn, d.in = conn, bufio.NewReader(conn) }
+
+// wait gives the next step its time.
+func (d *dialog) wait() { _ = d.conn.SetDeadline(time.Now().Add(patience)) }
 
 // handshake begins TLS, now or after STARTTLS.
 func (d *dialog) handshake(config *tls.Config) {
 	d.t.Helper()
 	conn := tls.Client(d.conn, config)
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		d.t.Fatal(err)
-	}
+	d.wait()
 	if err := conn.Handshake(); err != nil {
 		d.t.Fatal(err)
 	}
@@ -79,6 +77,7 @@ func (d *dialog) send(line string) {
 // write writes text as it is.
 func (d *dialog) write(text string) {
 	d.t.Helper()
+	d.wait()
 	if _, err := io.WriteString(d.conn, text); err != nil {
 		d.t.Fatalf("sending %q: %v", text[:min(len(text), 100)], err)
 	}
@@ -87,6 +86,7 @@ func (d *dialog) write(text string) {
 // read returns the next line.
 func (d *dialog) read() string {
 	d.t.Helper()
+	d.wait()
 	line, err := d.in.ReadString('\n')
 	if err != nil {
 		d.t.Fatalf("after %q: %v", line, err)
@@ -213,6 +213,7 @@ func (d *dialog) data(subject string) string {
 // ended wants the server to have closed the connection, whatever it says before.
 func (d *dialog) ended() (last string) {
 	d.t.Helper()
+	d.wait()
 	text, err := io.ReadAll(d.in)
 	if err, ok := err.(net.Error); ok && err.Timeout() {
 		d.t.Fatalf("the connection is still open after %q", text)
