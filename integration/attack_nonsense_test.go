@@ -71,6 +71,13 @@ func TestNonsense(t *testing.T) {
 				d.shout(attack)
 				all = append(all, d)
 			}
+			if implicit(service) { // it is no TLS, either
+				for _, attack := range append(attacks, visits[protocol(service)], "\x16\x03\x01\xff\xff\x01", "\x80\x2e\x01\x03\x01") {
+					d := a.knock(t, client{service: service})
+					d.shout(attack)
+					d.saysNoMore()
+				}
+			}
 			for i, d := range all {
 				said := d.ended()
 				for _, word := range []string{"HTTP", "script", "nonsense", "xxx", "\xff"} {

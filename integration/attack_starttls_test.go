@@ -67,7 +67,7 @@ func TestBehindStartTLS(t *testing.T) {
 		}
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			for _, behind := range []string{visits[protocol], "\r\n", "x", "\x00", goodbye[protocol] + "\r\n", startTLS[protocol]} {
+			for _, behind := range []string{visits[protocol], "\r\n", "x", "\x00", farewell[protocol] + "\r\n", startTLS[protocol]} {
 				d := start(t)
 				d.write(startTLS[protocol] + behind)
 				d.expect(granted[protocol])

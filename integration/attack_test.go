@@ -11,9 +11,6 @@ import (
 // inClear has those log in without TLS who attack what is under it: a handshake takes longer than all else that they do.
 const inClear = `plaintext_from = ["local"]`
 
-// goodbye ends a conversation before the login.
-var goodbye = answers{"imap": "z LOGOUT", "pop3": "QUIT", "submission": "QUIT", "sieve": "LOGOUT", "lmtp": "QUIT"}
-
 // protocols are what one can attack.
 var protocols = []string{"imap", "pop3", "submission", "sieve", "lmtp"}
 
@@ -193,7 +190,7 @@ func TestInjection(t *testing.T) {
 				d := a.knock(t, client{service: protocol})
 				d.greeting()
 				d.hello("")
-				d.write(attack + strings.Repeat("\r\n"+goodbye[protocol], 2) + "\r\n") // one may be taken for a response
+				d.write(attack + strings.Repeat("\r\n"+farewell[protocol], 2) + "\r\n") // one may be taken for a response
 				all = append(all, d)
 			}
 			for i, d := range all {

@@ -34,13 +34,14 @@ func TestProxyHeaderDecides(t *testing.T) {
 		users:  `impersonate_from = ["local", "203.0.113.32/28"]`,
 	}.start(t, store1.backend(mta.as("submission")), store2.backend(),
 		"[[route]]\nservice = [\"imap\"]\nclient = [\"local\", \"203.0.113.48/28\"]\nto = \"store2\"\n",
+		"[[route]]\nservice = [\"lmtp\"]\nclient = [\"local\"]\nrefuse = \"local\"\n",
 		"[[route]]\nto = \"store1\"\n")
 
 	from := func(header string) client { return client{from: balancer, header: header} }
 	for _, service := range []string{"imap", "pop3", "submission", "sieve"} {
 		t.Run("plaintext_from "+service, func(t *testing.T) {
 			t.Parallel()
-			inClear := func(header string) (d *dialog, answer string) {
+			withoutTLS := func(header string) (d *dialog, answer string) {
 				d = jd.knock(t, from(header).at(service, ""))
 				d.greeting()
 				d.hello("")
@@ -48,12 +49,12 @@ func TestProxyHeaderDecides(t *testing.T) {
 			}
 			for _, address := range []string{"203.0.113.17", "2001:db8:1::7", "::ffff:203.0.113.17", "127.0.0.1"} {
 				for _, header := range []string{proxyV1(address), proxyV2(address, "")} {
-					d, answer := inClear(header)
+					d, answer := withoutTLS(header)
 					d.wants(letIn, answer)
 				}
 			}
 			for _, header := range append(slices.Collect(maps.Values(nobodys)), proxyV1("203.0.113.7"), proxyV2("2001:db8::7", "")) {
-				d, answer := inClear(header)
+				d, answer := withoutTLS(header)
 				d.wants(needsTLS, answer)
 			}
 		})
@@ -73,6 +74,16 @@ func TestProxyHeaderDecides(t *testing.T) {
 			refused.hear(wrong)
 		})
 	}
+	t.Run("lmtp", func(t *testing.T) {
+		t.Parallel()
+		for _, header := range nobodys {
+			d := jd.knock(t, from(header).at("lmtp", ""))
+			d.greeting()
+			d.hello("")
+			d.use("From nobody")
+		}
+		jd.loggedTimes(t, len(nobodys), `"msg":"delivery"`, `"client":"unknown"`, `"proxy":"`+balancer+`"`)
+	})
 	t.Run("route", func(t *testing.T) {
 		t.Parallel()
 		here := func(header string) string {
