@@ -99,12 +99,16 @@ func TestTooMuch(t *testing.T) {
 	a := startAttacked(t, "attempts = 10")
 	big := strings.Repeat("x", 600)
 	for protocol, lines := range map[string][]string{
-		"imap": {"a LOGIN {4294967296}", "a LOGIN {99999999999999999999999}", "a LOGIN x {20000}", "a NOOP {20000}", "a NOOP {-1}", "a NOOP {1e9}",
+		"imap": {"a LOGIN {4294967296}", "a LOGIN {99999999999999999999999}", "a LOGIN x {20000}", "a NOOP {20000}",
+			"a NOOP {-1}", "a NOOP {1e9}",
 			"a LOGIN " + big + " x", "a ID (" + strings.Repeat(`"k" "v" `, 31) + ")", strings.Repeat("t", 200) + " NOOP"},
-		"pop3":       {"USER x" + big, "PASS x", "AUTH PLAIN " + encode(strings.Repeat("x", 10000)), "CAPA " + big},
-		"sieve":      {`AUTHENTICATE "PLAIN" "` + encode(strings.Repeat("x", 10000)) + `"`, `NOOP "` + big + `" x`, "PUTSCRIPT {5+}\r\nhello"},
-		"submission": {"AUTH PLAIN " + encode(strings.Repeat("x", 10000)), "EHLO " + big, "NOOP " + big, "MAIL FROM:<" + big + ">"},
-		"lmtp":       {"MAIL FROM:<" + big + ">", "LHLO " + big, "RCPT TO:<alice@a.example>", "BDAT 20000\r\n" + strings.Repeat("x", 20000-len("\r\n"))},
+		"pop3": {"USER x" + big, "PASS x", "AUTH PLAIN " + encode(strings.Repeat("x", 10000)), "CAPA " + big},
+		"sieve": {`AUTHENTICATE "PLAIN" "` + encode(strings.Repeat("x", 10000)) + `"`, `NOOP "` + big + `" x`,
+			"PUTSCRIPT {5+}\r\nhello"},
+		"submission": {"AUTH PLAIN " + encode(strings.Repeat("x", 10000)), "EHLO " + big, "NOOP " + big,
+			"MAIL FROM:<" + big + ">"},
+		"lmtp": {"MAIL FROM:<" + big + ">", "LHLO " + big, "RCPT TO:<alice@a.example>",
+			"BDAT 20000\r\n" + strings.Repeat("x", 20000-len("\r\n"))},
 	} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()

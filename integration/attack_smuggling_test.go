@@ -15,7 +15,8 @@ var ends = []string{
 }
 
 // smuggled is a message of the attacker's own, behind what is to be the end of another.
-const smuggled = "MAIL FROM:<smuggled@elsewhere.example>\r\nRCPT TO:<alice@a.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nHello.\r\n"
+const smuggled = "MAIL FROM:<smuggled@elsewhere.example>\r\n" +
+	"RCPT TO:<alice@a.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nHello.\r\n"
 
 // subjects are those of the messages that somebody has at a store, in the order in which they came.
 func (s *store) subjects(t testing.TB, user string) []string {
@@ -152,7 +153,8 @@ func TestSubmissionIsTransparent(t *testing.T) {
 	box1, tap1 := dovecot.serving("submission").tapped(t)
 	box2, tap2 := mta.tapped(t)
 	boxes["alice@a.example"], boxes["alice@b.example"] = tap1, tap2
-	jd := frontend{listen: inClear}.start(t, box1.backend(), domainTo("a.example", box1), box2.backend(), domainTo("b.example", box2))
+	jd := frontend{listen: inClear}.start(t, box1.backend(), domainTo("a.example", box1),
+		box2.backend(), domainTo("b.example", box2))
 	jd.knows(box1, box2)
 	octets := make([]byte, 200<<10)
 	random := rand.NewChaCha8([32]byte{})
@@ -177,7 +179,8 @@ func TestSubmissionIsTransparent(t *testing.T) {
 			d.write(text)
 			heard := d.ended()
 			passed := slices.ContainsFunc(tap.heard("submission"), func(c call) bool {
-				return strings.HasSuffix(string(c.up), encode("\x00"+user+"\x00"+password)+"\r\n"+text) && strings.HasSuffix(string(c.down), "\r\n"+heard)
+				return strings.HasSuffix(string(c.up), encode("\x00"+user+"\x00"+password)+"\r\n"+text) &&
+					strings.HasSuffix(string(c.down), "\r\n"+heard)
 			})
 			if !passed {
 				t.Errorf("%s: %.300q does not pass", user, text)

@@ -21,7 +21,10 @@ const (
 )
 
 // startTLS asks for TLS in each protocol.
-var startTLS = answers{"imap": "s STARTTLS\r\n", "pop3": "STLS\r\n", "submission": "STARTTLS\r\n", "sieve": "STARTTLS\r\n", "lmtp": "STARTTLS\r\n"}
+var startTLS = answers{
+	"imap": "s STARTTLS\r\n", "pop3": "STLS\r\n",
+	"submission": "STARTTLS\r\n", "sieve": "STARTTLS\r\n", "lmtp": "STARTTLS\r\n",
+}
 
 // granted is how TLS is granted, and nothing else.
 var granted = answers{"imap": "s OK ", "pop3": "+OK begin TLS", "submission": "220 ", "sieve": `OK "begin TLS"`, "lmtp": "220 "}

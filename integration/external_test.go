@@ -429,9 +429,12 @@ func TestImpersonate(t *testing.T) {
 				d := jd.meet(t, client{from: office}.at(service, way.name))
 				d.wants(letIn, d.auth("PLAIN", way.message))
 				d.isAt(mta, way.user)
-				jd.logged(t, `"msg":"login"`, `"service":"`+service+`"`, `"client":"`+office+`"`, `"user":"`+way.user+`"`, `"actor":"`+proxyUser+`"`)
-				refused.try(way.what+", from elsewhere", jd.meet(t, client{from: elsewhere}.at(service, way.name)), "PLAIN", way.message)
-				refused.try(way.what+", with a wrong password", jd.meet(t, client{from: office}.at(service, way.name)), "PLAIN", way.message+"wrong")
+				jd.logged(t, `"msg":"login"`, `"service":"`+service+`"`, `"client":"`+office+`"`,
+					`"user":"`+way.user+`"`, `"actor":"`+proxyUser+`"`)
+				refused.try(way.what+", from elsewhere", jd.meet(t, client{from: elsewhere}.at(service, way.name)),
+					"PLAIN", way.message)
+				refused.try(way.what+", with a wrong password", jd.meet(t, client{from: office}.at(service, way.name)),
+					"PLAIN", way.message+"wrong")
 			}
 			for what, message := range map[string]string{
 				"a user for another": "alice@a.example\x00bob@b.example\x00" + password,

@@ -105,7 +105,9 @@ func TestProxyHeaderDecides(t *testing.T) {
 }
 
 // needsTLS is what clients hear who may log in under TLS alone.
-var needsTLS = answers{"imap": "NO [PRIVACYREQUIRED] ", "pop3": "-ERR TLS", "submission": "530 5.7.0 ", "sieve": "NO (ENCRYPT-NEEDED) "}
+var needsTLS = answers{
+	"imap": "NO [PRIVACYREQUIRED] ", "pop3": "-ERR TLS", "submission": "530 5.7.0 ", "sieve": "NO (ENCRYPT-NEEDED) ",
+}
 
 // TestProxyHeaderInTime: half a header ends soon, although a login has a minute and a session of LMTP has half an hour.
 func TestProxyHeaderInTime(t *testing.T) {
@@ -118,7 +120,8 @@ func TestProxyHeaderInTime(t *testing.T) {
 	for _, service := range append(loginServices, "lmtp") {
 		for _, header := range []string{
 			"", "P", "PROXY TCP4 203.0.113.7 192.0.2.1 4321", "PROXY TCP4 203.0.113.7 192.0.2.1 4321 993\r",
-			proxyV2("203.0.113.7", "")[:5], proxyV2("203.0.113.7", "")[:20], proxyV2("203.0.113.7", strings.Repeat("x", 1000))[:500],
+			proxyV2("203.0.113.7", "")[:5], proxyV2("203.0.113.7", "")[:20],
+			proxyV2("203.0.113.7", strings.Repeat("x", 1000))[:500],
 		} {
 			all = append(all, jd.knock(t, client{from: balancer, header: header}.at(service, "")))
 		}
