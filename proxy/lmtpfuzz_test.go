@@ -39,6 +39,7 @@ func FuzzLMTP(f *testing.F) {
 		"BDAT 6\r\nQUIT\r\nBDAT 0 LAST\r\nNOOP\r\n", "BDAT 5 LAST\r\nx\n.\r\nRSET\r\n", "BDAT 1\r\nxRSET\r\nBDAT 6\r\nQUIT\r\nNOOP\r\n"} {
 		f.Add([]byte(begin+rest+begin+"DATA\r\nx\r\n.\r\n"), uint16(4096))
 		f.Add([]byte(begin+rest), uint16(2))
+		f.Add([]byte("LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a|b@a.example>\r\nBDAT 2 LAST\r\n\r\n"), uint16(4096))
 	}
 	f.Fuzz(func(t *testing.T, said []byte, atOnce uint16) {
 		client := &scripted{says: bytes.NewReader(said), atOnce: 1 + int(atOnce)}

@@ -321,7 +321,7 @@ func (s *lmtpSession) end() bool {
 	done.to = nil
 	var answers []string
 	for i, to := range all {
-		answer := s.choose(fmt.Sprintf("end %d %s", i, to), fmt.Sprintf("250 2.0.0 %s by %s", to, s.name))
+		answer := s.choose(fmt.Sprintf("end %d %s", i, to), fmt.Sprintf("250 2.0.0 %s by %s", strings.ReplaceAll(to, "|", "!"), s.name))
 		if answers = append(answers, answer); answer[0] == '2' {
 			done.to = append(done.to, to)
 		}
