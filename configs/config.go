@@ -21,6 +21,7 @@ type Config struct {
 
 	Listen   Listen    `toml:"listen"`
 	TLS      TLS       `toml:"tls"`
+	ACME     ACME      `toml:"acme"`
 	Users    Users     `toml:"users"`
 	Routes   []Route   `toml:"route"`
 	Backends []Backend `toml:"backend"`
@@ -86,7 +87,7 @@ const (
 // TLS is the [tls] table.
 type TLS struct {
 	// Certificates are files or directories, searched deep and watched. They must be given unless no listener needs them:
-	// all have TLSNone, or TLSStartTLS and PlaintextFrom.
+	// all have TLSNone, or TLSStartTLS and PlaintextFrom, or ACME has names.
 	Certificates []string `toml:"certificates"`
 	// Default names the certificate for clients without SNI or with an unknown name. nil: Hostname's certificate, if
 	// there is one. "": such a client gets the alert unrecognized_name.

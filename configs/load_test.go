@@ -109,6 +109,7 @@ func TestDefaults(t *testing.T) {
 			{Service: LMTP, Address: Address{"unix", "/run/lmtp"}, Name: "lmtp", TLS: TLSNone, Mode: 0o660, Line: 5},
 		}},
 		TLS:   TLS{Certificates: []string{"/etc/jackdaw/certs"}, ClientUser: ClientUserEmail, MinVersion: tls.VersionTLS12},
+		ACME:  ACME{Directory: LetsEncrypt, Cache: "/var/lib/jackdaw/acme"},
 		Users: Users{Separators: "@%", Lowercase: true},
 		Backends: []Backend{{Name: "cyrus", Line: 8, Access: map[Service]Access{
 			IMAP:  plain(Address{"tcp", "localhost:143"}),
@@ -217,6 +218,16 @@ failure_delay = "1s"
 [log]
 level = "debug"
 format = "json"
+[acme]
+names = ["Mail.Example.net", "mail.{domain}"]
+directory = "https://acme.example/directory"
+ca = "acme.pem"
+email = "postmaster@example.net"
+eab_kid = "kid-1"
+eab_key = "c2VjcmV0"
+cache = "acme"
+http = "127.0.0.1:8402"
+tls_alpn = ":443"
 `)
 	from := Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")}}
 	local := Networks{Prefixes: localPrefixes(), Unix: true}
@@ -243,6 +254,9 @@ format = "json"
 		},
 		TLS: TLS{Certificates: []string{"/etc/certs", "/etc/jackdaw/more/certs"}, Default: new(""),
 			ClientCA: "/etc/jackdaw/clients.pem", ClientUser: ClientUserCN, MinVersion: tls.VersionTLS13},
+		ACME: ACME{Names: []string{"mail.example.net", "mail.{domain}"}, Directory: "https://acme.example/directory",
+			CA: "/etc/jackdaw/acme.pem", Email: "postmaster@example.net", EABKid: "kid-1", EABKey: "c2VjcmV0",
+			Cache: "/etc/jackdaw/acme", HTTP: Address{"tcp", "127.0.0.1:8402"}, TLSALPN: Address{"tcp", ":443"}},
 		Users: Users{
 			Realms:          map[string]string{"*.a.example": "a.example", "mail.{domain}": "{domain}"},
 			DefaultRealm:    "example.net",

@@ -19,6 +19,7 @@ func defaults() *Config {
 	}
 	return &Config{
 		TLS:   TLS{MinVersion: tls.VersionTLS12, ClientUser: ClientUserEmail},
+		ACME:  ACME{Directory: LetsEncrypt, Cache: "/var/lib/jackdaw/acme"},
 		Users: Users{Separators: "@%", Lowercase: true},
 		Limits: Limits{
 			LoginTimeout: 60 * time.Second,

@@ -23,6 +23,7 @@ func (c *Config) check(d *decoder, n *node) {
 	c.checkHostname(d, n)
 	c.checkListeners(d, n)
 	c.checkCertificates(d, n)
+	c.checkACME(d, n)
 	c.checkBackends(d, n)
 	c.checkLogins(d, n)
 	c.checkServices(d)
@@ -66,7 +67,7 @@ func (c *Config) checkCertificates(d *decoder, n *node) {
 	needed := slices.ContainsFunc(c.Listen.Listeners, func(l Listener) bool {
 		return l.TLS == TLSImplicit || l.TLS == TLSStartTLS && l.PlaintextFrom.Empty()
 	})
-	if needed && len(c.TLS.Certificates) == 0 {
+	if needed && len(c.TLS.Certificates) == 0 && len(c.ACME.Names) == 0 {
 		d.errorf(n.at("tls"), `no certificates; name files or directories in [tls], such as `+
 			`certificates = ["/etc/letsencrypt/live"]`)
 	}
