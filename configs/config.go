@@ -27,6 +27,7 @@ type Config struct {
 	Backends []Backend `toml:"backend"`
 	Limits   Limits    `toml:"limits"`
 	Log      Log       `toml:"log"`
+	Admin    Admin     `toml:"admin"`
 }
 
 // Listen is the [listen] table: for each service an address, a list of addresses, or tables. Peers is the default for

@@ -122,7 +122,8 @@ func TestDefaults(t *testing.T) {
 			Attempts:     3,
 			FailureDelay: 2 * time.Second,
 		},
-		Log: Log{Level: "info"},
+		Log:   Log{Level: "info"},
+		Admin: Admin{Socket: "/run/jackdaw/admin.sock"},
 	}
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -228,6 +229,8 @@ eab_key = "c2VjcmV0"
 cache = "acme"
 http = "127.0.0.1:8402"
 tls_alpn = ":443"
+[admin]
+socket = "run/admin"
 `)
 	from := Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")}}
 	local := Networks{Prefixes: localPrefixes(), Unix: true}
@@ -303,7 +306,8 @@ tls_alpn = ":443"
 			Attempts:     5,
 			FailureDelay: time.Second,
 		},
-		Log: Log{Level: "debug", Format: "json"},
+		Log:   Log{Level: "debug", Format: "json"},
+		Admin: Admin{Socket: "/etc/jackdaw/run/admin"},
 	}
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -27,7 +27,8 @@ func defaults() *Config {
 			Attempts:     3,
 			FailureDelay: 2 * time.Second,
 		},
-		Log: Log{Level: "info"},
+		Log:   Log{Level: "info"},
+		Admin: Admin{Socket: AdminSocket},
 	}
 }
 

@@ -22,6 +22,7 @@ func (c *Config) Backend(name string) (*Backend, bool) {
 func (c *Config) check(d *decoder, n *node) {
 	c.checkHostname(d, n)
 	c.checkListeners(d, n)
+	c.checkAdmin(d, n)
 	c.checkCertificates(d, n)
 	c.checkACME(d, n)
 	c.checkBackends(d, n)
