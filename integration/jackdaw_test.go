@@ -138,6 +138,9 @@ $users
 failure_delay = "10ms"
 $limits
 
+[admin]
+socket = ""
+
 `
 
 // listeners are those of the table [listen].

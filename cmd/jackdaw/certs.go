@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,21 +17,75 @@ import (
 	"jackdaw/tlsstore"
 )
 
+// certsQuestion is what certs is asked.
+type certsQuestion struct {
+	file, socket string
+	filter       certsFilter
+	asJSON       bool
+}
+
 func certsCommand() *cobra.Command {
-	var file string
-	var asJSON bool
-	cmd := command("certs -c FILE", "List the certificates", `List the certificates that the configuration file leads to: names, expiry, files, which of several for
-one name is served, and what is wrong. The exit status is 1 if something needs hands.`,
-		func(cmd *cobra.Command) error {
-			config, err := configs.Load(file)
-			if err != nil {
-				return err
-			}
-			return reportCerts(cmd.OutOrStdout(), config, asJSON)
-		})
-	configFlag(cmd, &file)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	var q certsQuestion
+	cmd := command("certs [-c FILE]", "List the certificates", `List the certificates of the running daemon, or with -c those that a configuration file leads to: names,
+key, issuer, expiry, where they come from, which of several for one name is served, and what is wrong.
+The exit status is 1 if anything that is listed needs hands: a problem, with --expiring any certificate,
+with --name alone that there is none.`,
+		func(cmd *cobra.Command) error { return q.answer(cmd.Context(), cmd.OutOrStdout()) })
+	flags := cmd.Flags()
+	flags.StringVarP(&q.file, "config", "c", "", "configuration `file` to read instead of asking the daemon")
+	socketFlag(cmd, &q.socket)
+	cmd.MarkFlagsMutuallyExclusive("config", "socket")
+	flags.Var(&q.filter.Expiring, "expiring", "only certificates in use that expire within this `time`, such as 14d or 36h")
+	flags.StringVar(&q.filter.Name, "name", "", "only certificates for this name, or with a name that this `pattern` fits, such as '*.example.net'")
+	flags.BoolVar(&q.asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+func (q certsQuestion) answer(ctx context.Context, out io.Writer) error {
+	report, err := q.report(ctx)
+	if err != nil {
+		return err
+	}
+	write := report.writeTable
+	if q.asJSON {
+		write = report.writeJSON
+	}
+	if err := write(out); err != nil {
+		return err
+	}
+	if report.needsHands(q.filter) {
+		return errReported
+	}
+	return nil
+}
+
+// report reads the file, or asks the daemon.
+func (q certsQuestion) report(ctx context.Context) (*certsReport, error) {
+	if q.file == "" {
+		return q.ask(ctx)
+	}
+	config, err := configs.Load(q.file)
+	if err != nil {
+		return nil, err
+	}
+	store := openCerts(config)
+	defer store.Close()
+	return reportCerts(store, q.filter), nil
+}
+
+func (q certsQuestion) ask(ctx context.Context) (*certsReport, error) {
+	answer, err := askDaemon(ctx, q.socket, "/certs", q.filter.query())
+	if errors.Is(err, errNoDaemon) {
+		return nil, fmt.Errorf("%w give -c FILE to read a configuration instead", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var report certsReport
+	if err := json.Unmarshal(answer, &report); err != nil {
+		return nil, fmt.Errorf("reading the answer of the daemon at %s: %w", q.socket, err)
+	}
+	return &report, nil
 }
 
 // openCerts reads the certificates without a word in the log: the caller reports what is wrong.
@@ -36,56 +93,56 @@ func openCerts(config *configs.Config) *tlsstore.Store {
 	return tlsstore.Open(config.TLS, config.Hostname, tlsstore.NewTickets(), zap.NewNop())
 }
 
-func reportCerts(out io.Writer, config *configs.Config, asJSON bool) error {
-	store := openCerts(config)
-	defer store.Close()
-	certs, problems := store.Certificates(), store.Problems()
-	if asJSON {
-		err := printJSON(out, struct {
-			Certificates []tlsstore.Certificate `json:"certificates"`
-			Problems     []tlsstore.Problem     `json:"problems"`
-		}{certs, problems})
-		if err != nil {
+// certsReport is what certs prints.
+type certsReport struct {
+	Certificates []tlsstore.Certificate `json:"certificates"`
+	certsRest
+}
+
+// certsRest is what there is to say beside the certificates. Files are not reported where a filter asks about certificates.
+type certsRest struct {
+	Problems []tlsstore.Problem `json:"problems"`
+}
+
+// reportCerts tells of the certificates in the store that the filter asks for.
+func reportCerts(store *tlsstore.Store, filter certsFilter) *certsReport {
+	now := time.Now()
+	report := &certsReport{certsRest: certsRest{Problems: []tlsstore.Problem{}}} // and not null, for programs
+	report.Certificates = slices.DeleteFunc(store.Certificates(), func(c tlsstore.Certificate) bool {
+		return !filter.wants(c, now)
+	})
+	if filter == (certsFilter{}) {
+		report.Problems = append(report.Problems, store.Problems()...)
+	}
+	return report
+}
+
+// needsHands tells whether the report, which the filter has made, has anything that is not as it should be.
+func (r *certsReport) needsHands(filter certsFilter) bool {
+	return len(r.Problems) > 0 ||
+		filter.Expiring != 0 && len(r.Certificates) > 0 ||
+		filter.Expiring == 0 && filter.Name != "" && len(r.Certificates) == 0
+}
+
+// writeJSON writes each certificate into a line of its own, one after the other: a hundred thousand of them are not taken into
+// memory again.
+func (r *certsReport) writeJSON(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	fmt.Fprintln(out, `{"certificates":[`)
+	for i, c := range r.Certificates {
+		if i > 0 {
+			fmt.Fprint(out, ",")
+		}
+		if err := encoder.Encode(c); err != nil {
 			return err
 		}
-	} else {
-		printCerts(out, certs, time.Now())
-		printProblems(out, problems)
 	}
-	if len(problems) > 0 {
-		return errReported
+	rest, err := json.Marshal(r.certsRest)
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-func printCerts(out io.Writer, certs []tlsstore.Certificate, now time.Time) {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	defer table.Flush()
-	fmt.Fprintln(table, "NAMES\tKEY\tEXPIRES\tCHAIN\tKEY FILE\tNOTE")
-	for _, c := range certs {
-		key := c.KeyFile
-		if key == c.ChainFile {
-			key = "same"
-		}
-		note := c.Reason
-		if n := len(c.Copies); n > 0 {
-			note = strings.TrimPrefix(fmt.Sprintf("%s; %d more files with it", note, n), "; ")
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", strings.Join(c.Names, " "), c.KeyType, expiry(c.NotAfter, now), c.ChainFile, key, note)
-	}
-}
-
-// expiry says when, and how soon that is.
-func expiry(notAfter, now time.Time) string {
-	days := int(notAfter.Sub(now).Hours() / 24)
-	if now.After(notAfter) {
-		return notAfter.Format(time.DateOnly) + " (expired)"
-	}
-	return fmt.Sprintf("%s (%d days)", notAfter.Format(time.DateOnly), days)
-}
-
-func printProblems(out io.Writer, problems []tlsstore.Problem) {
-	for _, p := range problems {
-		fmt.Fprintf(out, "problem: %s\n", p)
-	}
+	fmt.Fprintf(out, "],\n%s\n", rest[len("{"):])
+	return out.Flush()
 }

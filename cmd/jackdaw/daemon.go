@@ -24,6 +24,7 @@ type daemon struct {
 	log     *zap.Logger
 	tickets *tlsstore.Tickets
 	server  *proxy.Server
+	admin   *admin
 
 	config *configs.Config // what is served now; nil before the first
 	certs  *tlsstore.Store
@@ -34,7 +35,7 @@ func newDaemon(config *configs.Config) *daemon {
 	level := zap.NewAtomicLevel()
 	setLevel(level, config.Log.Level)
 	log := newLogger(config.Log.Format, level)
-	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), server: proxy.NewServer(log)}
+	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), server: proxy.NewServer(log), admin: newAdmin(log)}
 }
 
 // newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.
@@ -74,6 +75,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	}
 	oldCerts, oldRouter := d.certs, d.router
 	d.config, d.certs, d.router = config, certs, router
+	d.admin.apply(config.Admin.Socket, certs)
 	if oldCerts != nil && oldCerts != certs {
 		oldCerts.Close()
 	}
@@ -123,6 +125,7 @@ func (d *daemon) reload(file string) {
 // close ends all sessions, and then the parts.
 func (d *daemon) close(ctx context.Context) error {
 	err := d.server.Shutdown(ctx)
+	d.admin.close()
 	if d.router != nil {
 		d.router.Retire(nil)
 	}

@@ -111,7 +111,7 @@ func (d *demoRun) testGuide(t *testing.T) {
 	}
 	want := []string{ // parts of what the lines print
 		"Verification: OK", "Verification: OK", "Verification: OK", "Verification: OK", "Verification: OK",
-		"alice@a.example is let in", "",
+		demoDomains[0].Host + ".*\n" + demoDomains[1].Host, "alice@a.example is let in", "",
 		"<alice@a.example>.*\n.*<bob@b.example>", demoDomains[1].Folder, "Subject: Hello", "Subject: Hello",
 	}
 	lines := regexp.MustCompile(`(?m)^  (.*)$`).FindAllStringSubmatch(d.guide, -1)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ func TestMain(m *testing.M) {
 //	expand FILE               replaces $VARIABLES in a file
 //	server VAR FILE CERT [UNIX]   starts a server that answers as the file says, and sets $VAR to its address; CERT is the
 //	                          directory of its certificate, behind "implicit:" if TLS begins with the first byte
+//	[!] await COMMAND...      runs a command until it succeeds, or with ! until it fails
+//	hangup                    sends SIGHUP to all that was started with &
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -34,6 +37,8 @@ func TestScripts(t *testing.T) {
 			"stores":      makeStores,
 			"expand":      expandFile,
 			"server":      makeServer,
+			"await":       awaitCommand,
+			"hangup":      hangUp,
 		},
 	})
 }
@@ -71,6 +76,20 @@ func expandFile(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("a variable is left in %s", args[0])
 	}
 	ts.Check(os.WriteFile(path, []byte(text), 0o600))
+}
+
+func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
+	for end := time.Now().Add(30 * time.Second); (ts.Exec(args[0], args[1:]...) == nil) == neg; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			ts.Fatalf("it took too long")
+		}
+	}
+}
+
+func hangUp(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGHUP))
+	}
 }
 
 // TestExitStatuses: 0 is good, 1 is a problem with what was looked at, 2 is a command that was not understood.

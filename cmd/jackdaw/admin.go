@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
+
+	"jackdaw/tlsstore"
+)
+
+// What one daemon does for those who ask. They are jackdaw's own commands, whose questions are short.
+const (
+	adminConnections = 16       // at a time; more wait
+	adminHeader      = 16 << 10 // bytes
+	adminReadTime    = 10 * time.Second
+	adminWriteTime   = time.Minute // for an answer about 100,000 certificates
+	adminIdleTime    = 30 * time.Second
+	adminGrace       = time.Second // for answers that are on their way at the end
+)
+
+// admin answers jackdaw's own commands, by HTTP on a unix socket. Whoever may open the socket may ask everything. apply and
+// close are for one goroutine.
+type admin struct {
+	log    *zap.Logger
+	certs  atomic.Pointer[tlsstore.Store] // what is served now
+	socket *adminSocket                   // nil: nobody can ask
+	stop   func()                         // closes socket
+}
+
+func newAdmin(log *zap.Logger) *admin { return &admin{log: log} }
+
+// apply goes over to what is served now, and to the socket at path; "" is none. A socket that stays where it is goes on. One
+// that cannot be made is no reason to end: that is logged, and the next call tries again.
+func (a *admin) apply(path string, certs *tlsstore.Store) {
+	a.certs.Store(certs)
+	if a.socket != nil && a.socket.path == path && a.socket.reachable() {
+		return
+	}
+	a.close()
+	if path == "" {
+		return
+	}
+	if err := a.listen(path); err != nil {
+		a.log.Warn("no admin socket: jackdaw's commands cannot ask this daemon", zap.String("socket", path), zap.Error(err))
+	}
+}
+
+// close removes the socket.
+func (a *admin) close() {
+	if a.socket != nil {
+		a.stop()
+		a.socket = nil
+	}
+}
+
+func (a *admin) listen(path string) error {
+	faults, err := zap.NewStdLogAt(a.log, zap.ErrorLevel)
+	if err != nil {
+		return err
+	}
+	socket, err := listenSocket(path)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:        a.handler(),
+		MaxHeaderBytes: adminHeader,
+		ReadTimeout:    adminReadTime,
+		WriteTimeout:   adminWriteTime,
+		IdleTimeout:    adminIdleTime,
+		ErrorLog:       faults,
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(netutil.LimitListener(socket, adminConnections)); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("admin socket failed", zap.String("socket", path), zap.Error(err))
+		}
+	})
+	a.socket = socket
+	a.stop = func() {
+		ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			server.Close()
+		}
+		serving.Wait()
+	}
+	return nil
+}
+
+func (a *admin) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /certs", a.answerCerts)
+	return mux
+}
+
+func (a *admin) answerCerts(w http.ResponseWriter, r *http.Request) {
+	filter, err := parseFilter(r.URL.Query())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := reportCerts(a.certs.Load(), filter).writeJSON(w); err != nil {
+		a.log.Debug("answer on the admin socket cut off", zap.String("path", r.URL.Path), zap.Error(err))
+	}
+}

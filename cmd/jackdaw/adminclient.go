@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"jackdaw/configs"
+)
+
+// socketFlag adds --socket, where the running daemon is asked.
+func socketFlag(cmd *cobra.Command, socket *string) {
+	cmd.Flags().StringVar(socket, "socket", configs.AdminSocket, "ask the daemon at this `path`, which is [admin] socket in its configuration")
+}
+
+// errNoDaemon says that nobody can be asked.
+var errNoDaemon = errors.New("no daemon answers")
+
+// askDaemon asks the daemon at socket a question, which is the path of an endpoint, and returns the whole answer. That is read
+// before anything is done with it: the daemon does not wait for the pager of whoever asks.
+func askDaemon(ctx context.Context, socket, question string, details url.Values) ([]byte, error) {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, adminWriteTime) // after which the daemon, too, has given up
+	defer cancel()
+	where := url.URL{Scheme: "http", Host: "jackdaw", Path: question, RawQuery: details.Encode()}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return nil, describeDial(socket, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the answer of the daemon at %s: %w", socket, err)
+	case response.StatusCode == http.StatusNotFound:
+		return nil, fmt.Errorf("the daemon at %s does not know %s: it is of another version", socket, question)
+	case response.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("the daemon at %s says: %s", socket, strings.TrimSpace(string(answer)))
+	}
+	return answer, nil
+}
+
+// describeDial says what to do about a daemon that cannot be asked.
+func describeDial(socket string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w at %s; is it running?", errNoDaemon, socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("asking the daemon at %s: permission denied; ask as root, or as its user or group", socket)
+	}
+	return fmt.Errorf("asking the daemon at %s: %w", socket, err)
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"jackdaw/tlsstore"
+)
+
+// writeTable writes a line for each certificate, and behind them the rest.
+func (r *certsReport) writeTable(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	printCerts(out, r.Certificates, time.Now())
+	printProblems(out, r.Problems)
+	return out.Flush()
+}
+
+// printCerts prints a table, of which a thousand lines at a time are aligned: nobody waits for the last, nor keeps them all.
+func printCerts(out io.Writer, certs []tlsstore.Certificate, now time.Time) {
+	const aligned = 1000
+	if len(certs) == 0 {
+		fmt.Fprintln(out, "no certificates")
+		return
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer table.Flush()
+	fmt.Fprintln(table, "NAMES\tKEY\tISSUER\tEXPIRES\tFILE\tNOTE")
+	for i, c := range certs {
+		if i > 0 && i%aligned == 0 {
+			table.Flush()
+		}
+		fmt.Fprintln(table, tableRow(shorten(c.Names), c.KeyType, commonName(c.Issuer), expiry(c.NotAfter, now), c.ChainFile, note(c)))
+	}
+}
+
+// tableRow is a line of a table. What was read from files is not to move a terminal's cursor.
+func tableRow(cells ...string) string {
+	for i, cell := range cells {
+		cells[i] = strings.Map(printable, cell)
+	}
+	return strings.Join(cells, "\t")
+}
+
+// shorten lists names as far as a table has room for them.
+func shorten(names []string) string {
+	const room = 40
+	if len(names) == 0 {
+		return "-"
+	}
+	shown := names[0]
+	for i, name := range names[1:] {
+		if len(shown)+len(", ")+len(name) > room {
+			return fmt.Sprintf("%s and %d more", shown, len(names)-1-i)
+		}
+		shown += ", " + name
+	}
+	return shown
+}
+
+var commonNames = regexp.MustCompile(`(?:^|[,+])CN=((?:[^\\,+]|\\.)+)`)
+
+// commonName is what people call an issuer: the common name in its distinguished name (RFC 2253), if there is one.
+func commonName(issuer string) string {
+	if found := commonNames.FindStringSubmatch(issuer); found != nil {
+		return strings.ReplaceAll(found[1], `\`, "")
+	}
+	return issuer
+}
+
+// expiry says when, and how soon that is.
+func expiry(notAfter, now time.Time) string {
+	days := int(notAfter.Sub(now).Hours() / 24)
+	if now.After(notAfter) {
+		return notAfter.Format(time.DateOnly) + " (expired)"
+	}
+	return fmt.Sprintf("%s (%d days)", notAfter.Format(time.DateOnly), days)
+}
+
+// note says why a certificate is served or not, and where else it is.
+func note(c tlsstore.Certificate) string {
+	var notes []string
+	if c.Reason != "" {
+		notes = append(notes, c.Reason)
+	}
+	if n := len(c.Copies); n > 0 {
+		notes = append(notes, fmt.Sprintf("%d more files with it", n))
+	}
+	return strings.Join(notes, "; ")
+}
+
+func printProblems(out io.Writer, problems []tlsstore.Problem) {
+	for _, p := range problems {
+		fmt.Fprintf(out, "problem: %s\n", p)
+	}
+}
