@@ -1,8 +1,11 @@
 package tlsstore
 
 import (
+	"cmp"
 	"crypto/tls"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // How says how a certificate was chosen.
@@ -37,28 +40,27 @@ func (x *index) choose(sni, fallback string) choice {
 	return c
 }
 
-// pick returns the first certificate that the client supports, one that is valid before one that is not.
-func pick(pairs []*pair, hello *tls.ClientHelloInfo, now time.Time) *tls.Certificate {
-	if len(pairs) == 0 {
-		return nil
-	}
+// pick returns the first certificate that the client supports, one that is valid before one that is not. One that cannot be
+// read is passed over.
+func (s *Store) pick(pairs []*pair, hello *tls.ClientHelloInfo, now time.Time) *tls.Certificate {
 	// The name has been looked at already, and a default certificate need not match it.
 	nameless := *hello
 	nameless.ServerName = ""
-	var invalid *tls.Certificate
+	var unsupported, invalid *tls.Certificate
 	for _, p := range pairs {
+		cert, err := s.certificate(p)
 		switch {
-		case nameless.SupportsCertificate(&p.cert) != nil:
+		case err != nil:
+			s.log.Warn("a certificate cannot be loaded; the next best serves", zap.Strings("names", p.names), zap.Error(err))
+		case nameless.SupportsCertificate(cert) != nil:
+			unsupported = cmp.Or(unsupported, cert)
 		case p.valid(now):
-			return &p.cert
-		case invalid == nil:
-			invalid = &p.cert
+			return cert
+		default:
+			invalid = cmp.Or(invalid, cert)
 		}
 	}
-	if invalid != nil {
-		return invalid
-	}
-	return &pairs[0].cert // crypto/tls knows the alert for what the client and the certificate lack in common
+	return cmp.Or(invalid, unsupported) // crypto/tls knows the alert for what the client and the certificate lack in common
 }
 
 // Choice explains what a client would be shown.
@@ -74,14 +76,16 @@ type Choice struct {
 
 // Explain says which certificates a client that sends sni would be shown on a listener with that default, and why.
 func (s *Store) Explain(sni string, listenerDefault *string) Choice {
-	x, fallback := s.index.Load(), s.fallback(listenerDefault)
-	c := x.choose(indexed(sni), fallback)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fallback := s.fallback(listenerDefault)
+	c := s.index.choose(indexed(sni), fallback)
 	explained := Choice{How: c.how, Default: fallback}
 	if c.how == Exact || c.how == Wildcard {
 		explained.Name = c.name
 	}
 	for _, p := range c.pairs {
-		explained.Certificates = append(explained.Certificates, x.report(p, time.Now()))
+		explained.Certificates = append(explained.Certificates, s.registry.report(p, time.Now()))
 	}
 	return explained
 }

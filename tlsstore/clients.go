@@ -27,7 +27,7 @@ func ReadClients(file string) (*Clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading client_ca: %w", err)
 	}
-	certs, _, err := parseBlocks(data)
+	certs, err := parseCertificates(data)
 	if err == nil && len(certs) == 0 {
 		err = errors.New("no certificate in it")
 	}
@@ -41,7 +41,7 @@ func newClients(certs []*x509.Certificate) *Clients {
 	digests := make([]digest, len(certs))
 	pool := x509.NewCertPool()
 	for i, cert := range certs {
-		digests[i] = sha256.Sum256(cert.Raw)
+		digests[i] = digestOf(cert.Raw)
 		pool.AddCert(cert)
 	}
 	slices.SortFunc(digests, func(a, b digest) int { return slices.Compare(a[:], b[:]) })

@@ -28,14 +28,14 @@ var cipherSuites = []uint16{
 // Config makes the configuration of one listener. It serves all names, and follows changes of the files by itself.
 func (s *Store) Config(l ListenerTLS) *tls.Config {
 	fallback := s.fallback(l.Default)
-	choose := func(sni string) choice { return s.index.Load().choose(sni, fallback) }
+	choose := func(sni string) choice { return s.index.choose(sni, fallback) }
 	config := &tls.Config{
 		MinVersion:   uint16(s.cfg.MinVersion),
 		CipherSuites: cipherSuites,
 		NextProtos:   l.ALPN,
 		// Without a certificate crypto/tls answers with the alert unrecognized_name (RFC 6066 section 3).
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return pick(choose(hello.ServerName).pairs, hello, time.Now()), nil
+			return s.pick(choose(hello.ServerName).pairs, hello, time.Now()), nil
 		},
 		WrapSession:   s.tickets.wrap(choose, l.Clients),
 		UnwrapSession: s.tickets.unwrap(choose, l.Clients),
@@ -62,7 +62,7 @@ func (s *Store) fallback(listenerDefault *string) string {
 // Anything else must count as no name, and be written nowhere.
 func (s *Store) Match(sni string) (name string, ok bool) {
 	name, ok = dnsName(sni)
-	if !ok || len(s.index.Load().lookup(name).pairs) == 0 {
+	if !ok || len(s.index.lookup(name).pairs) == 0 {
 		return "", false
 	}
 	return name, true

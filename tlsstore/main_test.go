@@ -29,6 +29,7 @@ var quick = tuning{
 	poll:     10 * time.Millisecond,
 	rescan:   time.Hour,
 	grace:    time.Hour,
+	cache:    100,
 }
 
 var testCA = sync.OnceValues(devca.New)
@@ -70,7 +71,7 @@ func newFixture(t *testing.T, files map[string][]byte) fixture {
 
 func openFixture(t *testing.T, dir string, cfg configs.TLS, how tuning) fixture {
 	t.Helper()
-	s := open(cfg, "", NewTickets(), zap.NewNop(), how)
+	s := open(Options{TLS: cfg, Tickets: NewTickets(), Log: zap.NewNop()}, how)
 	t.Cleanup(s.Close)
 	return fixture{t, s, dir}
 }

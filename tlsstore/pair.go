@@ -2,186 +2,147 @@ package tlsstore
 
 import (
 	"cmp"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// pair is a chain with its private key. It never changes, as handshakes may have it at hand.
+// pair is a certificate that a server can show, and what is known of its chain and its private key. There is one for each
+// certificate, however many files hold it; handshakes may have it at hand for as long as they like.
 type pair struct {
-	cert  tls.Certificate
-	id    digest   // of the leaf
-	names []string // as the index has them
+	id          digest // of the leaf
+	names       []string
+	from, until int64 // validity, in seconds since 1970
+	kind        *kind
+	lone        bool // no file has its issuer, and it is not its own
+	public      bool // its issuer is a public authority, as it says where clients find its certificate
 
-	chainFile, keyFile string
-	copies             []string // other files with the same leaf
+	// chain and key are the files that it is read from. They change under the index's mutex.
+	chain, key *file
 
-	kept string    // why it serves although its files no longer hold it
-	gone time.Time // since when all of its files have been missing
+	bookkeeping
+	cached
 }
 
-// pairing is what the files of one scan amount to.
-type pairing struct {
-	pairs    map[digest]*pair
-	used     map[string]bool // files that hold part of a pair
-	problems []Problem
+// bookkeeping is what the registry alone looks at.
+type bookkeeping struct {
+	ring     *keyring
+	sources  []source // all files that have the leaf, the best first
+	complete bool     // a chain and a key are there
+	sure     bool     // and the key was seen to be the certificate's
+	listed   bool     // the index has the pair
+	kept     *kept    // nil unless it serves although its files no longer hold it
+	trouble  string   // why it could not be loaded
 }
 
-// holder is a private key and the file it is in.
-type holder struct {
-	key
-	file string
+// cached is what handshakes share.
+type cached struct {
+	loading sync.Mutex // one reads the files, the others wait
+	loaded  atomic.Pointer[tls.Certificate]
+	used    atomic.Bool // since the cache looked last
+	pinned  atomic.Bool // what is loaded cannot be loaded again
 }
 
-// pairUp finds for each chain the private key, in whatever file that is. Its problems follow those of the scan.
-func pairUp(files []found, problems []Problem) *pairing {
-	p := &pairing{pairs: make(map[digest]*pair), used: make(map[string]bool), problems: problems}
-	keys := holders(files)
-	paired := make(map[digest]bool)
-	for _, f := range files {
-		for _, c := range f.chains {
-			if k, ok := keys[c.key]; ok {
-				p.add(f.path, c, k)
-				paired[c.key] = true
-			} else {
-				p.problem(f.path, "no private key for the certificate of "+describeNames(c.leaf.DNSNames))
-			}
-		}
-	}
-	for _, f := range files {
-		for _, k := range f.keys {
-			if paired[k.id] {
-				p.used[f.path] = true
-			} else {
-				p.problem(f.path, "no certificate for the private key")
-			}
-		}
-	}
-	return p
+// source is a file that has a pair's certificate, and how many certificates of its chain are there, too.
+type source struct {
+	file  *file
+	depth int
 }
 
-// holders finds the file for each key, the first if there are several.
-func holders(files []found) map[digest]holder {
-	keys := make(map[digest]holder)
-	for _, f := range files {
-		for _, k := range f.keys {
-			if _, twice := keys[k.id]; !twice {
-				keys[k.id] = holder{k, f.path}
-			}
-		}
-	}
-	return keys
+// kept says why a pair serves on, and since when all of its files have been missing, if they are.
+type kept struct {
+	why  string
+	gone time.Time
 }
 
-func (p *pairing) problem(file, text string) {
-	p.problems = append(p.problems, Problem{file, text})
+// keyring brings the certificates with a public key and the files with its private key together.
+type keyring struct {
+	id    digest
+	pairs []*pair
+	files []*file
 }
 
-// add takes a chain with its key. Where several files have the same leaf, the longest chain is the one to serve:
-// certbot's fullchain.pem and not its cert.pem.
-func (p *pairing) add(file string, c chain, k holder) {
-	p.used[file] = true
-	next := &pair{
-		cert:      tls.Certificate{Certificate: c.der, PrivateKey: k.signer, Leaf: c.leaf},
-		id:        c.id,
-		names:     c.names,
-		chainFile: file,
-		keyFile:   k.file,
-	}
-	if old := p.pairs[c.id]; old != nil {
-		if len(old.cert.Certificate) >= len(c.der) {
-			old, next = next, old
-		}
-		next.copies = append(append(next.copies, old.copies...), old.chainFile)
-	}
-	p.pairs[c.id] = next
-}
-
-// list returns the pairs in an order that depends on nothing but the files.
-func (p *pairing) list() []*pair {
-	return slices.SortedFunc(maps.Values(p.pairs), prefer)
-}
-
-// keep retains those of the former pairs whose files are on their way from one certificate to the next: broken, without
-// the other half, or all gone for less than grace.
-func (p *pairing) keep(former []*pair, now time.Time, grace time.Duration) {
-	for _, old := range former {
-		if p.supplants(old) {
-			continue
-		}
-		again := *old
-		again.gone = goneSince(old, now)
-		found := p.takeProblem(old)
-		switch {
-		case again.gone.IsZero():
-			again.kept = found + "; the former certificate, valid until " + day(old.cert.Leaf.NotAfter) + ", serves on"
-		case now.Sub(again.gone) < grace:
-			again.kept = fmt.Sprintf("gone; the certificate is dropped unless it is back within %v", grace)
-		default:
-			continue
-		}
-		p.problem(old.chainFile, again.kept)
-		p.pairs[old.id] = &again
+// pair makes a pair of a chain.
+func (p *parser) pair(c chain) *pair {
+	return &pair{
+		id:          c.id,
+		names:       certificateNames(c.leaf),
+		from:        c.leaf.NotBefore.Unix(),
+		until:       c.leaf.NotAfter.Unix(),
+		kind:        p.kinds.of(c.leaf),
+		lone:        isLone(c),
+		public:      len(c.leaf.IssuingCertificateURL) > 0,
+		bookkeeping: bookkeeping{ring: &keyring{id: c.key}},
 	}
 }
 
-// goneSince returns since when all files of the pair have been missing, or zero if one is there.
-func goneSince(p *pair, now time.Time) time.Time {
-	switch {
-	case !isGone(p.chainFile) || !isGone(p.keyFile):
-		return time.Time{}
-	case p.gone.IsZero():
-		return now
-	}
-	return p.gone
-}
-
-// supplants reports whether the pairing is complete without the old pair: it has the same certificate again, or what is
-// left of the old pair's files belongs to another pair.
-func (p *pairing) supplants(old *pair) bool {
-	chainDone := p.used[old.chainFile] || isGone(old.chainFile)
-	if again := p.pairs[old.id]; again != nil {
-		// While fullchain.pem is being written, cert.pem has the same certificate, but no intermediate.
-		return chainDone || len(again.cert.Certificate) >= len(old.cert.Certificate)
-	}
-	return chainDone && (p.used[old.chainFile] || p.used[old.keyFile])
-}
-
-// takeProblem removes what was found wrong with the files of the old pair, and returns the first of it: one warning is
-// enough.
-func (p *pairing) takeProblem(old *pair) string {
-	ours := func(q Problem) bool {
-		return q.File == old.chainFile || q.File == old.keyFile || slices.Contains(old.copies, q.File)
-	}
-	text := "it is no longer there, or holds something else"
-	if i := slices.IndexFunc(p.problems, ours); i >= 0 {
-		text = p.problems[i].Text
-	}
-	p.problems = slices.DeleteFunc(p.problems, ours)
-	return text
-}
-
-func isGone(path string) bool {
-	_, err := os.Stat(path)
-	return errors.Is(err, fs.ErrNotExist)
-}
+func isLone(c chain) bool { return len(c.der) == 1 && !selfIssued(c.leaf) }
 
 // valid reports whether clients accept the certificate at that time.
-func (p *pair) valid(now time.Time) bool {
-	return !now.Before(p.cert.Leaf.NotBefore) && !now.After(p.cert.Leaf.NotAfter)
+func (p *pair) valid(now time.Time) bool { return p.from <= now.Unix() && now.Unix() <= p.until }
+
+func (p *pair) notBefore() time.Time { return time.Unix(p.from, 0).UTC() }
+
+func (p *pair) notAfter() time.Time { return time.Unix(p.until, 0).UTC() }
+
+// acme reports whether no file of the operator's has the certificate.
+func (p *pair) acme() bool { return p.chain.dir.acme }
+
+// add notes a file that has the certificate. Where several have it, the longest chain is the one to serve: certbot's
+// fullchain.pem and not its cert.pem. Among equals an operator's file comes first, then the one whose name does.
+func (p *pair) add(f *file, depth int) {
+	s := source{f, depth}
+	i, _ := slices.BinarySearchFunc(p.sources, s, func(a, b source) int {
+		return cmp.Or(
+			cmp.Compare(b.depth, a.depth),
+			boolean(a.file.dir.acme)-boolean(b.file.dir.acme),
+			strings.Compare(a.file.path(), b.file.path()),
+		)
+	})
+	p.sources = slices.Insert(p.sources, i, s)
 }
 
-func (p *pair) keyType() string { return KeyType(p.cert.Leaf) }
+func (p *pair) drop(f *file) {
+	p.sources = slices.DeleteFunc(p.sources, func(s source) bool { return s.file == f })
+}
+
+// depth is the length of the chain that a file has, 0 if it has none.
+func (p *pair) depth(f *file) int {
+	for _, s := range p.sources {
+		if s.file == f {
+			return s.depth
+		}
+	}
+	return 0
+}
+
+// prefer orders the pairs for one name: those of the operator's files before those of ACME; ECDSA before RSA, because signing
+// is cheaper; then the latest.
+func prefer(a, b *pair) int {
+	return cmp.Or(
+		boolean(a.acme())-boolean(b.acme()),
+		cmp.Compare(a.kind.rank, b.kind.rank),
+		cmp.Compare(b.until, a.until),
+		cmp.Compare(b.from, a.from),
+		strings.Compare(a.chain.path(), b.chain.path()),
+	)
+}
+
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
 
 // KeyType names a certificate's key as operators know it, such as "ECDSA P-256".
 func KeyType(c *x509.Certificate) string {
@@ -194,25 +155,26 @@ func KeyType(c *x509.Certificate) string {
 	return c.PublicKeyAlgorithm.String()
 }
 
-// prefer orders pairs: ECDSA before RSA, because signing is cheaper, then the latest.
-func prefer(a, b *pair) int {
-	x, y := a.cert.Leaf, b.cert.Leaf
-	return cmp.Or(
-		cmp.Compare(rank(a), rank(b)),
-		y.NotAfter.Compare(x.NotAfter),
-		y.NotBefore.Compare(x.NotBefore),
-		strings.Compare(a.chainFile, b.chainFile),
-	)
-}
-
-func rank(p *pair) int {
-	switch p.cert.Leaf.PublicKey.(type) {
+func rank(public crypto.PublicKey) int {
+	switch public.(type) {
 	case *ecdsa.PublicKey:
 		return 0
 	case ed25519.PublicKey:
 		return 1
 	}
 	return 2
+}
+
+// weakness says why clients may refuse the certificate, or soon will (RFC 9325 section 4.5).
+func weakness(c *x509.Certificate) string {
+	if public, ok := c.PublicKey.(*rsa.PublicKey); ok && public.N.BitLen() < 2048 {
+		return fmt.Sprintf("an RSA key of %d bits is too short: 2048 are asked for", public.N.BitLen())
+	}
+	switch c.SignatureAlgorithm {
+	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+		return "it is signed with " + c.SignatureAlgorithm.String() + ", which clients refuse"
+	}
+	return ""
 }
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

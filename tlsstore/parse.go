@@ -15,19 +15,27 @@ import (
 	"strings"
 )
 
-// contents is what one PEM file holds. A file with anything wrong in it holds nothing: it may be half-written.
-type contents struct {
-	chains []chain
-	keys   []key
+// parser reads PEM files. It may be used by several goroutines at once.
+type parser struct {
+	authorities *authorities
+	kinds       *kinds
+}
+
+// parsed is what one PEM file holds. A file with anything wrong in it holds nothing: it may be half-written.
+type parsed struct {
+	chains      []chain
+	keys        []key
+	sealed      bool // there are private keys that were not parsed, as was asked for
+	authorities bool // there are certificates of authorities
+	authority   bool // one of them was not known before
 }
 
 // chain is a certificate that a server can show, and those that lead from it to a root.
 type chain struct {
-	leaf  *x509.Certificate
-	names []string // of the leaf, as the index has them
-	der   [][]byte // the leaf first
-	id    digest   // of the leaf
-	key   digest   // of the leaf's public key
+	leaf *x509.Certificate
+	der  [][]byte // the leaf first
+	id   digest   // of the leaf
+	key  digest   // of the leaf's public key
 }
 
 // key is a private key.
@@ -36,46 +44,72 @@ type key struct {
 	id     digest // of its public key, which is how a key and its certificate find each other
 }
 
-type digest [sha256.Size]byte
+// digest is half of a SHA-256: nobody but the operator chooses what is told apart by it.
+type digest [16]byte
 
-// parse reads the certificates and private keys in a file, in whatever order they stand, and skips everything else.
-func parse(data []byte) (contents, error) {
-	certs, keys, err := parseBlocks(data)
-	if err != nil {
-		return contents{}, err
-	}
-	chains, err := buildChains(certs)
-	if err != nil {
-		return contents{}, err
-	}
-	return contents{chains, keys}, nil
+func digestOf(data []byte) digest {
+	sum := sha256.Sum256(data)
+	return digest(sum[:16])
 }
 
-func parseBlocks(data []byte) (certs []*x509.Certificate, keys []key, err error) {
+// parse reads the certificates in a file, in whatever order they stand, and the private keys if they are to be unsealed, and
+// skips everything else.
+func (p *parser) parse(data []byte, unseal bool) (parsed, error) {
+	blocks, err := p.blocks(data, unseal)
+	if err != nil {
+		return parsed{}, err
+	}
+	result := parsed{keys: blocks.keys, sealed: blocks.sealed, authority: blocks.authority}
+	result.chains, err = buildChains(blocks.certs)
+	if err != nil {
+		return parsed{}, err
+	}
+	result.authorities = len(blocks.certs) > len(result.chains)
+	return result, nil
+}
+
+// blocks are a file's PEM blocks, parsed.
+type blocks struct {
+	certs     []*x509.Certificate
+	keys      []key
+	sealed    bool
+	authority bool
+}
+
+func (p *parser) blocks(data []byte, unseal bool) (b blocks, err error) {
 	wanted := countBegins(data)
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		switch {
 		case !isWanted(block.Type):
 			continue
 		case block.Type == "CERTIFICATE":
-			cert, err := x509.ParseCertificate(block.Bytes)
+			cert, fresh, err := p.authorities.parse(block.Bytes)
 			if err != nil {
-				return nil, nil, fmt.Errorf("parsing a certificate: %w", err)
+				return blocks{}, fmt.Errorf("parsing a certificate: %w", err)
 			}
-			certs = append(certs, cert)
+			b.authority = b.authority || fresh
+			b.certs = append(b.certs, cert)
+		case !unseal && !encrypted(block):
+			b.sealed = true
 		default:
 			k, err := parseKey(block)
 			if err != nil {
-				return nil, nil, fmt.Errorf("parsing a private key: %w", err)
+				return blocks{}, fmt.Errorf("parsing a private key: %w", err)
 			}
-			keys = append(keys, k)
+			b.keys = append(b.keys, k)
 		}
 		wanted--
 	}
 	if wanted != 0 {
-		return nil, nil, errors.New("a PEM block is damaged or cut off")
+		return blocks{}, errors.New("a PEM block is damaged or cut off")
 	}
-	return certs, keys, nil
+	return b, nil
+}
+
+// parseCertificates reads the certificates in a file that may be anybody's.
+func parseCertificates(data []byte) ([]*x509.Certificate, error) {
+	b, err := (&parser{authorities: newAuthorities()}).blocks(data, true)
+	return b.certs, err
 }
 
 // isWanted tells the PEM blocks that matter here from OpenSSH keys, DH parameters, requests and the like.
@@ -101,8 +135,12 @@ func countBegins(data []byte) (n int) {
 	return n
 }
 
+func encrypted(block *pem.Block) bool {
+	return block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")
+}
+
 func parseKey(block *pem.Block) (key, error) {
-	if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+	if encrypted(block) {
 		return key{}, errors.New("it is encrypted")
 	}
 	var private any
@@ -133,28 +171,24 @@ func publicKeyDigest(public crypto.PublicKey) (digest, error) {
 	if err != nil {
 		return digest{}, fmt.Errorf("encoding a public key: %w", err)
 	}
-	return sha256.Sum256(der), nil
+	return digestOf(der), nil
 }
+
+func isAuthority(cert *x509.Certificate) bool { return cert.IsCA && len(cert.DNSNames) == 0 }
 
 // buildChains makes a chain for every certificate that is not just an authority's. An authority's certificate that has
 // names counts, because that is what `openssl req -x509` makes by default.
 func buildChains(certs []*x509.Certificate) ([]chain, error) {
 	var chains []chain
 	for _, leaf := range certs {
-		if leaf.IsCA && len(leaf.DNSNames) == 0 {
+		if isAuthority(leaf) {
 			continue
 		}
 		keyID, err := publicKeyDigest(leaf.PublicKey)
 		if err != nil {
 			return nil, err
 		}
-		chains = append(chains, chain{
-			leaf:  leaf,
-			names: certificateNames(leaf),
-			der:   chainFrom(leaf, certs),
-			id:    sha256.Sum256(leaf.Raw),
-			key:   keyID,
-		})
+		chains = append(chains, chain{leaf: leaf, der: chainFrom(leaf, certs), id: digestOf(leaf.Raw), key: keyID})
 	}
 	return chains, nil
 }

@@ -67,7 +67,7 @@ func TestParse(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.about, func(t *testing.T) {
-			c, err := parse(slices.Concat(tt.data...))
+			c, err := newScanner(true).parser.parse(slices.Concat(tt.data...), true)
 			if tt.problem != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.problem) {
 					t.Errorf("error %v, want %s", err, tt.problem)
@@ -101,7 +101,7 @@ func TestParseKeyTypes(t *testing.T) {
 	} {
 		der, err := x509.MarshalPKCS8PrivateKey(tt.private)
 		must(t, err)
-		if _, err := parse(block("PRIVATE KEY", der)); (err == nil) != tt.usable {
+		if _, err := newScanner(true).parser.parse(block("PRIVATE KEY", der), true); (err == nil) != tt.usable {
 			t.Errorf("%T: %v", tt.private, err)
 		}
 	}
@@ -113,7 +113,7 @@ func TestParseSelfSigned(t *testing.T) {
 	template := &x509.Certificate{DNSNames: []string{"mail.example"}, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	must(t, err)
-	c, err := parse(block("CERTIFICATE", der))
+	c, err := newScanner(true).parser.parse(block("CERTIFICATE", der), true)
 	if err != nil || len(c.chains) != 1 || len(c.chains[0].der) != 1 {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -128,7 +128,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(leaf.ChainPEM[:200])
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parse(data)
+		c, err := newScanner(true).parser.parse(data, true)
 		if err != nil && (c.chains != nil || c.keys != nil) {
 			t.Error("a file with something wrong in it was used")
 		}

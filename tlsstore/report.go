@@ -3,16 +3,16 @@ package tlsstore
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // Certificate describes a certificate that is complete with its private key.
 type Certificate struct {
 	Names     []string  `json:"names"`
+	Source    Source    `json:"source"`
 	ChainFile string    `json:"chain_file"`
 	KeyFile   string    `json:"key_file"`
 	Copies    []string  `json:"copies,omitempty"` // other files with the same certificate
@@ -24,7 +24,18 @@ type Certificate struct {
 	Serving bool `json:"serving"`
 	// Reason says why it does not serve, or why it serves although its files no longer hold it.
 	Reason string `json:"reason,omitempty"`
+	// Problems are those of the certificate itself: expired, weak, without its intermediate.
+	Problems []string `json:"problems,omitempty"`
 }
+
+// Source is where a certificate comes from.
+type Source string
+
+// The sources.
+const (
+	FromFile Source = "file"
+	FromACME Source = "acme"
+)
 
 // Problem is something that an operator should put right. It keeps nothing else from being served.
 type Problem struct {
@@ -41,72 +52,87 @@ func (p Problem) String() string {
 
 // Certificates lists all certificates, sorted by name.
 func (s *Store) Certificates() []Certificate {
-	x, now := s.index.Load(), time.Now()
-	list := make([]Certificate, len(x.pairs))
-	for i, p := range x.pairs {
-		list[i] = x.report(p, now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	list := make([]Certificate, 0, s.index.size())
+	for _, p := range s.registry.pairs {
+		if p.listed {
+			list = append(list, s.registry.report(p, now))
+		}
 	}
-	slices.SortStableFunc(list, func(a, b Certificate) int { return slices.Compare(a.Names, b.Names) })
+	slices.SortFunc(list, func(a, b Certificate) int {
+		return cmp.Or(slices.Compare(a.Names, b.Names), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.ChainFile, b.ChainFile))
+	})
 	return list
 }
 
-// Problems lists what is wrong with the files, sorted by file.
+// Problems lists what is wrong, sorted by file.
 func (s *Store) Problems() []Problem {
-	list := slices.Clone(s.index.Load().problems)
-	slices.SortStableFunc(list, func(a, b Problem) int { return cmp.Compare(a.File, b.File) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := slices.Collect(maps.Values(s.registry.found))
+	slices.SortFunc(list, compareProblems)
 	return list
 }
 
-func (x *index) report(p *pair, now time.Time) Certificate {
-	leaf, by := p.cert.Leaf, x.superseded(p, now)
+// PassedOver lists the files in which nothing matters, and why, sorted by file.
+func (s *Store) PassedOver() (list []Problem) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tree.all(func(f *file) {
+		if f.passed != "" {
+			list = append(list, Problem{f.path(), f.passed})
+		}
+	})
+	slices.SortFunc(list, compareProblems)
+	return list
+}
+
+func compareProblems(a, b Problem) int {
+	return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Text, b.Text))
+}
+
+func (r *registry) report(p *pair, now time.Time) Certificate {
+	by := r.index.superseded(p, now)
 	c := Certificate{
 		Names:     p.names,
-		ChainFile: p.chainFile,
-		KeyFile:   p.keyFile,
-		Copies:    p.copies,
-		KeyType:   p.keyType(),
-		Issuer:    leaf.Issuer.String(),
-		NotBefore: leaf.NotBefore,
-		NotAfter:  leaf.NotAfter,
+		Source:    FromFile,
+		ChainFile: p.chain.path(),
+		KeyFile:   p.key.path(),
+		Copies:    copies(p),
+		KeyType:   p.kind.keyType,
+		Issuer:    p.kind.issuer,
+		NotBefore: p.notBefore(),
+		NotAfter:  p.notAfter(),
 		Serving:   len(p.names) > 0 && by == nil,
-		Reason:    p.kept,
+		Problems:  r.defects(p, now),
+	}
+	if p.acme() {
+		c.Source = FromACME
 	}
 	switch {
 	case len(p.names) == 0:
 		c.Reason = "no DNS name"
 	case by != nil:
-		c.Reason = "superseded by " + by.chainFile
+		c.Reason = "superseded by " + by.chain.path()
+	case p.kept != nil:
+		c.Reason = p.kept.why
 	}
 	return c
 }
 
-// logProblems logs the problems that were not there before, so that each is logged once.
-func logProblems(log *zap.Logger, before, after *index) {
-	for _, p := range after.problems {
-		if !slices.Contains(before.problems, p) {
-			log.Warn("certificate problem", zap.String("file", p.File), zap.String("problem", p.Text))
+// copies are the other files with the certificate, but not those that are the same by another name.
+func copies(p *pair) (paths []string) {
+	seen := []uint64{p.chain.print}
+	for _, s := range p.sources {
+		if s.file != p.chain && !slices.Contains(seen, s.file.print) {
+			seen = append(seen, s.file.print)
+			paths = append(paths, s.file.path())
 		}
 	}
-}
-
-// logPairs logs which certificates have come and which have gone.
-func logPairs(log *zap.Logger, before, after *index) {
-	logMissing(log, "certificate loaded", after.pairs, before.pairs)
-	logMissing(log, "certificate dropped", before.pairs, after.pairs)
-}
-
-// logMissing logs the pairs that are in list and not in other.
-func logMissing(log *zap.Logger, message string, list, other []*pair) {
-	known := make(map[digest]bool, len(other))
-	for _, p := range other {
-		known[p.id] = true
-	}
-	for _, p := range list {
-		if !known[p.id] {
-			log.Info(message, zap.Strings("names", p.names), zap.String("file", p.chainFile),
-				zap.Time("not_after", p.cert.Leaf.NotAfter))
-		}
-	}
+	slices.Sort(paths)
+	return paths
 }
 
 // describeNames keeps a certificate with a hundred names from filling the log.

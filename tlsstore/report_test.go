@@ -1,8 +1,6 @@
 package tlsstore
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,11 +89,12 @@ func TestCertificates(t *testing.T) {
 	write(t, at("zcopy.pem"), read(t, at("a.crt")))
 	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}}, quick)
 	row := func(name, keyType string, names ...string) Certificate {
-		return Certificate{Names: names, ChainFile: at(name + ".crt"), KeyFile: at(name + ".key"), KeyType: keyType,
+		return Certificate{Names: names, Source: FromFile, ChainFile: at(name + ".crt"), KeyFile: at(name + ".key"), KeyType: keyType,
 			Issuer: "CN=jackdaw throw-away CA", Serving: true}
 	}
 	none, a := row("none", "ECDSA P-256"), row("a", "ECDSA P-256", "a.example")
 	none.Serving, none.Reason = false, "no DNS name"
+	none.Problems = []string{"the certificate has no DNS name among its subject alternative names, which are all that clients look at"}
 	a.Copies = []string{at("zcopy.pem")}
 	old := row("old", "ECDSA P-256", "b.example")
 	old.Serving, old.Reason = false, "superseded by "+at("new.crt")
@@ -110,23 +109,29 @@ func TestCertificates(t *testing.T) {
 // A certificate from the future is the latest, and yet supersedes nothing before its time.
 func TestNotYetValid(t *testing.T) {
 	now := time.Now()
-	made := func(file string, from, until int) *pair {
-		leaf := &x509.Certificate{NotBefore: now.AddDate(0, 0, from), NotAfter: now.AddDate(0, 0, until)}
-		return &pair{names: []string{"a.example"}, chainFile: file, cert: tls.Certificate{Leaf: leaf}}
-	}
-	future, present, past := made("future", 1, 30), made("present", -1, 20), made("past", -9, 10)
-	x := newIndex([]*pair{future, present, past}, nil, now)
-	for p, by := range map[*pair]*pair{future: present, present: nil, past: present} {
-		if got := x.superseded(p, now); got != by {
-			t.Errorf("%s is superseded by %v", p.chainFile, got)
+	made := func(name string, from, until int) *pair {
+		return &pair{
+			names: []string{"a.example"}, kind: &kind{keyType: "ECDSA P-256"}, chain: &file{dir: &dir{}, name: name},
+			from: now.AddDate(0, 0, from).Unix(), until: now.AddDate(0, 0, until).Unix(),
 		}
 	}
-	if len(x.problems) > 0 {
-		t.Errorf("problems: %v", x.problems)
+	future, present, past := made("future", 1, 30), made("present", -1, 20), made("past", -9, 10)
+	r := &registry{Store: &Store{index: newIndex()}}
+	for _, p := range []*pair{future, past, present} {
+		r.index.put(p, p.chain, nil)
 	}
-	alone := newIndex([]*pair{future}, nil, now)
-	if len(alone.problems) != 1 || !strings.Contains(alone.problems[0].Text, "not valid before") {
-		t.Errorf("problems: %v", alone.problems)
+	for p, by := range map[*pair]*pair{future: present, present: nil, past: present} {
+		if got := r.index.superseded(p, now); got != by {
+			t.Errorf("%s is superseded by %v", p.chain.name, got)
+		}
+		if complaint := r.complaint(p, now); complaint != "" {
+			t.Errorf("%s: %s", p.chain.name, complaint)
+		}
+	}
+	r.index.remove(present)
+	r.index.remove(past)
+	if complaint := r.complaint(future, now); !strings.Contains(complaint, "not valid before") {
+		t.Errorf("alone: %q", complaint)
 	}
 }
 
@@ -135,7 +140,7 @@ func TestProblemsAreLoggedOnce(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	dir, first, second := t.TempDir(), leafFor(t, "mail.example"), leafFor(t, "mail.example")
 	must(t, first.Write(dir, "mail"))
-	s := open(configs.TLS{Certificates: []string{dir}}, "", NewTickets(), zap.New(core), quick)
+	s := open(Options{TLS: configs.TLS{Certificates: []string{dir}}, Tickets: NewTickets(), Log: zap.New(core)}, quick)
 	defer s.Close()
 	f := fixture{t, s, dir}
 	replace(t, filepath.Join(dir, "mail.crt"), second.ChainPEM)

@@ -1,16 +1,20 @@
-// Package tlsstore serves certificates by name. It reads PEM files, pairs chains with private keys, indexes the pairs
-// by the names in the certificates, and watches the files, so that a renewed certificate is served without a reload.
+// Package tlsstore serves certificates by name. It finds PEM files, brings chains and private keys together, indexes the
+// pairs by the names in the certificates, and watches the files, so that a renewed certificate is served without a reload.
 //
-// From file to handshake there are five steps, one file each: scan finds and reads files, parse turns one into chains
-// and keys, pair brings chains and keys together (and keeps an old pair until the new one is complete), index sorts
-// pairs by name, choose picks one for a client. The first four run at start and after every change; their result
-// replaces the former index at once, and a handshake reads only that. Beside them, watch tells when to begin again,
-// tickets keeps sessions to their names, clients reads who vouches for clients, and report tells operators what is there.
+// What is known is kept in three layers, each of which learns only what has changed in the one below. The tree (tree, resolve,
+// watch) knows which files there are. The registry (registry, match, settle, problems) knows what is in them, which a scanner
+// (scan, file, parse, authority) reads on all cores, and which chain and key make a pair. The index has the pairs by name. One
+// goroutine keeps all of them; a handshake looks into the index (choose), and the pair that it is shown is read from its files
+// at the first time, and then held in a cache.
+//
+// Beside them, listener makes configurations for crypto/tls, tickets keeps sessions to their names, clients reads who vouches
+// for clients, and report tells operators what is there.
 package tlsstore
 
 import (
 	"context"
-	"sync/atomic"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -27,12 +31,34 @@ type Store struct {
 	log      *zap.Logger
 	tuning   tuning
 
-	watcher *watcher
-	scanner *scanner
-	index   atomic.Pointer[index]
+	index *index
+	cache cache
+	// suspects are pairs that a handshake could not read. One that finds no room will be asked for again.
+	suspects chan *pair
+	woken    chan struct{}
+
+	mu       sync.Mutex // guards what follows, all of which is for one goroutine at a time
+	scanner  *scanner
+	watcher  *watcher
+	tree     *tree
+	registry *registry
+	sealed   []*file // whose private keys are to be verified yet
 
 	cancel context.CancelFunc
 	done   chan struct{}
+}
+
+// Options say what to open.
+type Options struct {
+	TLS      configs.TLS
+	Hostname string
+	// ACME is a directory of certificates that serve only names for which TLS.Certificates have none; "" is none.
+	ACME string
+	// Tickets outlive the store.
+	Tickets *Tickets
+	Log     *zap.Logger
+	// Thorough has every private key verified before Open returns. Otherwise that is done while the store serves already.
+	Thorough bool
 }
 
 // tuning holds what tests change.
@@ -41,9 +67,10 @@ type tuning struct {
 
 	quiet    time.Duration // without a change before files are read, because a certificate and its key change in steps
 	patience time.Duration // after the first change, even if there was no quiet
-	poll     time.Duration // between scans where watching is impossible
-	rescan   time.Duration // between scans where it is possible: a network file system tells nothing of other hosts
+	poll     time.Duration // between searches where watching is impossible
+	rescan   time.Duration // between searches where it is possible: a network file system tells nothing of other hosts
 	grace    time.Duration // that a certificate serves after all of its files are gone
+	cache    int           // pairs
 }
 
 var usual = tuning{
@@ -53,27 +80,34 @@ var usual = tuning{
 	poll:     10 * time.Second,
 	rescan:   5 * time.Minute,
 	grace:    time.Minute,
+	cache:    cacheSize,
 }
+
+// Private keys are verified in the background with a fraction of a core.
+const (
+	verifyAtOnce = 100 // keys, some milliseconds' worth
+	verifyPause  = 25 * time.Millisecond
+)
 
 // Open reads the certificates and begins to watch them. What cannot be read is logged, stands in Problems, and keeps
 // nothing else from being served. Close must be called.
-func Open(cfg configs.TLS, hostname string, tickets *Tickets, log *zap.Logger) *Store {
-	return open(cfg, hostname, tickets, log, usual)
-}
+func Open(o Options) *Store { return open(o, usual) }
 
-func open(cfg configs.TLS, hostname string, tickets *Tickets, log *zap.Logger, t tuning) *Store {
+func open(o Options, t tuning) *Store {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := newWatcher(t, log)
 	s := &Store{
-		cfg: cfg, hostname: hostname, tickets: tickets, log: log, tuning: t,
-		watcher: w,
-		scanner: &scanner{roots: cfg.Certificates, watcher: w},
-		cancel:  cancel,
-		done:    make(chan struct{}),
+		cfg: o.TLS, hostname: o.Hostname, tickets: o.Tickets, log: o.Log, tuning: t,
+		index: newIndex(), cache: cache{size: t.cache},
+		suspects: make(chan *pair, 64),
+		woken:    make(chan struct{}, 1),
+		scanner:  newScanner(o.Thorough),
+		watcher:  newWatcher(t, o.Log),
+		cancel:   cancel,
+		done:     make(chan struct{}),
 	}
-	s.index.Store(newIndex(nil, nil, time.Now()))
-	s.rescan()
-	s.log.Info("certificates loaded", zap.Int("certificates", len(s.index.Load().pairs)))
+	s.tree = newTree(o.TLS.Certificates, o.ACME, s.watcher)
+	s.registry = newRegistry(s)
+	s.start()
 	go s.follow(ctx)
 	return s
 }
@@ -84,37 +118,157 @@ func (s *Store) Close() {
 	<-s.done
 }
 
+// start makes the first index. It trusts a private key that lies beside its chain until it is verified: a small host's keys
+// are at once, those of a large one by follow.
+func (s *Store) start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.update(changes{all: true})
+	s.registry.starting = false
+	s.scanner.unseal = true
+	s.tree.all(func(f *file) {
+		if f.has().sealed {
+			s.sealed = append(s.sealed, f)
+		}
+	})
+	s.verifySome()
+	s.registry.settle(time.Now())
+	s.log.Info("certificates loaded", zap.Int("certificates", s.index.size()))
+	if s.index.size() > cacheSize {
+		debug.FreeOSMemory() // the garbage of a hundred thousand files will not be needed again
+	}
+}
+
 // follow reads the files again whenever they may have changed.
 func (s *Store) follow(ctx context.Context) {
 	defer close(s.done)
 	defer s.watcher.close()
-	for s.watcher.wait(ctx, s.untilRescan()) {
-		before := s.index.Load()
-		s.rescan()
-		logPairs(s.log, before, s.index.Load())
-	}
-}
-
-// untilRescan is how long the index may stand if no change is noticed.
-func (s *Store) untilRescan() time.Duration {
-	until := s.watcher.interval()
-	for _, p := range s.index.Load().pairs {
-		if !p.gone.IsZero() {
-			until = min(until, time.Until(p.gone.Add(s.tuning.grace)))
+	searched := time.Now()
+	for {
+		changed, ok := s.watcher.wait(ctx, s.pause(searched), s.woken)
+		if !ok {
+			return
+		}
+		changed.all = changed.all || time.Since(searched) >= s.watcher.interval()
+		if s.work(changed) {
+			searched = time.Now()
 		}
 	}
-	return max(until, 0)
 }
 
-// rescan replaces the index by one made of the files as they are now.
-func (s *Store) rescan() {
-	before, now := s.index.Load(), time.Now()
-	fresh := pairUp(s.scanner.scan())
-	fresh.keep(before.pairs, now, s.tuning.grace)
-	idx := newIndex(fresh.list(), fresh.problems, now)
-	if d := s.cfg.Default; d != nil && *d != "" && len(idx.lookup(indexed(*d)).pairs) == 0 {
-		idx.problems = append(idx.problems, Problem{Text: "no certificate for the default name " + *d})
+// pause is how long follow may wait if nothing changes.
+func (s *Store) pause(searched time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pause := time.Until(searched.Add(s.watcher.interval()))
+	if len(s.sealed) > 0 {
+		pause = min(pause, verifyPause)
 	}
-	logProblems(s.log, before, idx)
-	s.index.Store(idx)
+	for p := range s.registry.kept {
+		if gone := p.kept.gone; !gone.IsZero() {
+			pause = min(pause, time.Until(gone.Add(s.tuning.grace)))
+		}
+	}
+	return max(pause, 0)
+}
+
+// work does what there is to be done, and reports whether it took a search.
+func (s *Store) work(changed changes) (searched bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recheck()
+	s.verifySome()
+	return s.update(changed)
+}
+
+// update brings tree, registry and index up to date, and reports whether it took a search.
+func (s *Store) update(changed changes) (searched bool) {
+	files := make(map[*file]bool)
+	lost := make(map[*file]bool)
+	searched = changed.all || !s.visit(changed, files, lost)
+	readings := s.scanner.each(func(found func(*file)) {
+		if searched {
+			for _, f := range s.tree.search(found) {
+				lost[f] = true
+			}
+			return
+		}
+		for f := range files {
+			found(f)
+		}
+	})
+	fresh := false
+	for f := range lost {
+		s.registry.replace(f, nil)
+	}
+	for _, r := range readings {
+		s.registry.replace(r.file, r)
+		fresh = fresh || r.authority
+	}
+	if fresh {
+		s.registry.completeLone()
+	}
+	s.registry.searched = searched
+	s.registry.settle(time.Now())
+	return searched
+}
+
+// visit collects the files that changes concern, and those that are gone. It returns false where it takes a search to
+// know.
+func (s *Store) visit(changed changes, files, lost map[*file]bool) bool {
+	for path := range changed.paths {
+		gone, ok := s.tree.visit(path, func(f *file) { files[f] = true })
+		if !ok {
+			return false
+		}
+		for _, f := range gone {
+			lost[f] = true
+		}
+	}
+	for f := range lost {
+		delete(files, f)
+	}
+	return true
+}
+
+// verifySome verifies some of the private keys that have been trusted since the start.
+func (s *Store) verifySome() {
+	some := s.sealed[:min(verifyAtOnce, len(s.sealed))]
+	s.sealed = s.sealed[len(some):]
+	if len(s.sealed) == 0 {
+		s.sealed = nil
+	}
+	for _, f := range some {
+		s.registry.verify(f)
+	}
+}
+
+// suspect has the files of a pair looked at that a handshake could not read.
+func (s *Store) suspect(p *pair) {
+	select {
+	case s.suspects <- p:
+	default:
+	}
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
+}
+
+// recheck reads the files of suspects again, whatever their state.
+func (s *Store) recheck() {
+	for {
+		select {
+		case p := <-s.suspects:
+			for _, f := range []*file{p.chain, p.key} {
+				f.young = true
+				if r := s.scanner.look(f); r != nil {
+					s.registry.replace(f, r)
+				}
+			}
+			s.registry.touched[p] = true
+		default:
+			return
+		}
+	}
 }

@@ -21,7 +21,7 @@ func TestResumption(t *testing.T) {
 	cfg := configs.TLS{Certificates: []string{dir}}
 	tickets := NewTickets()
 	openStore := func(tickets *Tickets) *Store {
-		s := open(cfg, "", tickets, zap.NewNop(), quick)
+		s := open(Options{TLS: cfg, Tickets: tickets, Log: zap.NewNop()}, quick)
 		t.Cleanup(s.Close)
 		return s
 	}
@@ -77,7 +77,7 @@ func TestResumption(t *testing.T) {
 func TestNoResumptionOfRefused(t *testing.T) {
 	dir := t.TempDir()
 	must(t, leafFor(t, "a.example").Write(dir, "a"))
-	s := open(configs.TLS{Certificates: []string{dir}}, "", NewTickets(), zap.NewNop(), quick)
+	s := open(Options{TLS: configs.TLS{Certificates: []string{dir}}, Tickets: NewTickets(), Log: zap.NewNop()}, quick)
 	defer s.Close()
 	served, refused := s.Config(ListenerTLS{Default: pointer("a.example")}), s.Config(ListenerTLS{Default: pointer("")})
 	between := served.Clone()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -12,19 +11,23 @@ import (
 )
 
 // watcher tells when files may have changed. It watches directories only, since a watched file that is replaced takes
-// its watch along. Each scan says anew what it depends on.
+// its watch along. Each search says anew what it depends on.
 type watcher struct {
 	tuning   tuning
 	log      *zap.Logger
 	notifier *fsnotify.Watcher // nil where the system has none to give
 
 	dirs   map[string]bool // that notifier watches
-	former map[string]bool // dirs of the scan before, less those of this scan
-	whole  map[string]bool // dirs in which every entry matters
-	points map[string]bool // entries of other dirs that matter
+	former map[string]bool // dirs of the search before, less those of this one
 
-	err     error // why this scan could not watch everything
-	polling bool  // so the scan before found
+	err     error // why this search could not watch everything
+	polling bool  // so the search before found
+}
+
+// changes are what has happened since the last were taken.
+type changes struct {
+	paths map[string]bool
+	all   bool // anything may have changed
 }
 
 func newWatcher(t tuning, log *zap.Logger) *watcher {
@@ -41,41 +44,29 @@ func (w *watcher) close() {
 	}
 }
 
-// begin starts a scan.
+// begin starts a search.
 func (w *watcher) begin() {
 	w.former, w.dirs = w.dirs, make(map[string]bool)
-	w.whole, w.points = make(map[string]bool), make(map[string]bool)
 	if w.notifier != nil {
 		w.err = nil
 	}
 }
 
-// enter watches a directory that the scan is about to read.
-func (w *watcher) enter(dir string) {
-	w.whole[dir] = true
-	w.add(dir)
-}
-
-// await watches for a change of path itself, in the directory where it is or may appear.
-func (w *watcher) await(path string) {
-	w.points[path] = true
-	w.add(filepath.Dir(path))
-}
-
-// add asks for a watch even where there is one, because the directory may be another one of the same name.
+// add watches a directory that is about to be read. It asks for a watch even where there is one, because the directory may be
+// another one of the same name.
 func (w *watcher) add(dir string) {
 	if w.notifier == nil || w.dirs[dir] {
 		return
 	}
 	w.dirs[dir] = true
 	delete(w.former, dir)
-	// A directory that has gone in the meantime is the scan's business.
+	// A directory that has gone in the meantime is the search's business.
 	if err := w.notifier.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		w.err = err
 	}
 }
 
-// end finishes a scan: what it did not depend on is watched no longer.
+// end finishes a search: what it did not depend on is watched no longer.
 func (w *watcher) end() {
 	for dir := range w.former {
 		w.notifier.Remove(dir) // it fails where the directory is gone, and its watch with it
@@ -88,17 +79,16 @@ func (w *watcher) end() {
 	w.polling = w.err != nil
 }
 
-// interval is how long to wait for a change before looking whether there was one.
+// interval is how long to wait for changes that nobody tells of.
 func (w *watcher) interval() time.Duration {
-	if w.polling {
+	if w.err != nil {
 		return w.tuning.poll
 	}
 	return w.tuning.rescan
 }
 
-// wait returns true when it is time for a scan: longest has passed, or something has changed and it is quiet again. It
-// returns false when ctx ends.
-func (w *watcher) wait(ctx context.Context, longest time.Duration) bool {
+// wait returns what has changed when it is quiet again, or longest has passed, or woken is told. It returns false when ctx ends.
+func (w *watcher) wait(ctx context.Context, longest time.Duration, woken <-chan struct{}) (changes, bool) {
 	var events chan fsnotify.Event
 	var failures chan error
 	if w.notifier != nil {
@@ -107,18 +97,20 @@ func (w *watcher) wait(ctx context.Context, longest time.Duration) bool {
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	var deadline time.Time
+	seen := changes{paths: make(map[string]bool)}
 	for {
 		select {
 		case <-ctx.Done():
-			return false
+			return changes{}, false
 		case <-timer.C:
-			return true
+			return seen, true
+		case <-woken:
+			return seen, true
 		case event := <-events:
-			if !w.relevant(event) {
-				continue
-			}
+			seen.paths[event.Name] = true
 		case err := <-failures:
 			// Events may be lost, of which an overflow is the harmless case.
+			seen.all = true
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				w.log.Warn("watching certificates", zap.Error(err))
 			}
@@ -128,9 +120,4 @@ func (w *watcher) wait(ctx context.Context, longest time.Duration) bool {
 		}
 		timer.Reset(min(w.tuning.quiet, time.Until(deadline)))
 	}
-}
-
-// relevant passes over the noise of directories in which only one entry matters, such as /etc.
-func (w *watcher) relevant(event fsnotify.Event) bool {
-	return w.dirs[event.Name] || w.points[event.Name] || w.whole[filepath.Dir(event.Name)]
 }

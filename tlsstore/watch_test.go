@@ -225,7 +225,7 @@ func TestRescanWhereWatchingIsImpossible(t *testing.T) {
 	first, second := renewed(t)
 	dir := t.TempDir()
 	must(t, first.Write(dir, "mail"))
-	s := open(configs.TLS{Certificates: []string{dir}}, "", NewTickets(), zap.New(core), blind)
+	s := open(Options{TLS: configs.TLS{Certificates: []string{dir}}, Tickets: NewTickets(), Log: zap.New(core)}, blind)
 	defer s.Close()
 	f := fixture{t, s, dir}
 	f.mustShow("mail.example", first)

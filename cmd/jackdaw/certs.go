@@ -90,7 +90,9 @@ func (q certsQuestion) ask(ctx context.Context) (*certsReport, error) {
 
 // openCerts reads the certificates without a word in the log: the caller reports what is wrong.
 func openCerts(config *configs.Config) *tlsstore.Store {
-	return tlsstore.Open(config.TLS, config.Hostname, tlsstore.NewTickets(), zap.NewNop())
+	return tlsstore.Open(tlsstore.Options{
+		TLS: config.TLS, Hostname: config.Hostname, Tickets: tlsstore.NewTickets(), Log: zap.NewNop(), Thorough: true,
+	})
 }
 
 // certsReport is what certs prints.

@@ -59,7 +59,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	}
 	certs := d.certs
 	if d.config == nil || !reflect.DeepEqual(d.config.TLS, config.TLS) || d.config.Hostname != config.Hostname {
-		certs = tlsstore.Open(config.TLS, config.Hostname, d.tickets, d.log)
+		certs = tlsstore.Open(tlsstore.Options{TLS: config.TLS, Hostname: config.Hostname, Tickets: d.tickets, Log: d.log})
 	}
 	router, err := backends.NewRouter(config, d.router, d.log)
 	if err == nil {
