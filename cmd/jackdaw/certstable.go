@@ -95,6 +95,6 @@ func note(c tlsstore.Certificate) string {
 
 func printProblems(out io.Writer, problems []tlsstore.Problem) {
 	for _, p := range problems {
-		fmt.Fprintf(out, "problem: %s\n", p)
+		fmt.Fprintf(out, "problem: %s\n", strings.Map(printable, p.String()))
 	}
 }

@@ -47,25 +47,34 @@ func check(ctx context.Context, out io.Writer, file string) error {
 
 	printListeners(out, config, store)
 	fmt.Fprintln(out)
-	printCerts(out, store.Certificates(), time.Now())
+	printServed(out, file, store)
 	if clients != nil {
 		fmt.Fprintf(out, "\nclient certificates: by %d authorities in %s, the user in %s\n",
 			clients.Count(), config.TLS.ClientCA, config.TLS.ClientUser)
 	}
 	fmt.Fprintln(out)
 	printRoutes(out, config)
+	missing := printCoverage(out, config, store)
 	fmt.Fprintln(out)
 	unresolved := printBackends(ctx, out, router)
-	problems := store.Problems()
-	if len(problems)+len(unresolved) == 0 {
+	problems := slices.Concat(store.Problems(), missing, unresolved)
+	if len(problems) == 0 {
 		return nil
 	}
 	fmt.Fprintln(out)
 	printProblems(out, problems)
-	for _, err := range unresolved {
-		fmt.Fprintf(out, "problem: %v\n", err)
-	}
 	return errReported
+}
+
+// printServed prints the certificates, unless there are so many that nobody sees what follows.
+func printServed(out io.Writer, file string, store *tlsstore.Store) {
+	const most = 50
+	certs := store.Certificates()
+	if len(certs) > most {
+		fmt.Fprintf(out, "%d certificates; jackdaw certs -c %s lists them\n", len(certs), file)
+		return
+	}
+	printCerts(out, certs, time.Now())
 }
 
 func printListeners(out io.Writer, config *configs.Config, store *tlsstore.Store) {
@@ -145,7 +154,7 @@ func describeTarget(r configs.Route) string {
 }
 
 // printBackends resolves the stores' names, and returns what cannot be resolved.
-func printBackends(ctx context.Context, out io.Writer, router *backends.Router) (unresolved []error) {
+func printBackends(ctx context.Context, out io.Writer, router *backends.Router) (unresolved []tlsstore.Problem) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
 	fmt.Fprintln(table, "BACKEND\tPROTOCOL\tADDRESS\tRESOLVED\tTLS\tUSER AS\tLOGIN\tCLIENT INFO")
@@ -153,7 +162,7 @@ func printBackends(ctx context.Context, out io.Writer, router *backends.Router) 
 		for _, a := range s.Access.Addresses {
 			resolved, err := resolve(ctx, a)
 			if err != nil {
-				unresolved = append(unresolved, fmt.Errorf("backend %s: %w", s.Backend, err))
+				unresolved = append(unresolved, tlsstore.Problem{Text: fmt.Sprintf("backend %s: %v", s.Backend, err)})
 			}
 			login := string(s.Access.Login)
 			if s.Protocol == configs.LMTP {

@@ -108,6 +108,10 @@ func (q question) answer(ctx context.Context) (*answer, error) {
 		if name, ok := store.Match(q.sni); ok {
 			peer.SNI, a.SNI = name, name
 		}
+		if q.sni != "" && peer.SNI == "" {
+			text, _ := newCoverage(config, store, time.Now()).of(strings.ToLower(q.sni))
+			a.Warnings = append(a.Warnings, fmt.Sprintf("certificate for %s: %s", q.sni, text))
+		}
 		if choice.How == tlsstore.Refused {
 			a.Failure = "the handshake is refused: no certificate for the name, and no default"
 			return a, nil

@@ -21,7 +21,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command line as a person would. Besides testscript's own there are the commands
 //
-//	certificate DIR NAME...   makes a certificate for the names, with its key; expired if DIR begins with "expired"
+//	certificate DIR NAME...   makes a certificate for the names, with its key; expired if DIR begins with "expired", and for
+//	                          ten days if it begins with "soon"
 //	stores                    starts the demo's stores and sets $NORTH_IMAP, $SOUTH_POP3 and so on
 //	expand FILE               replaces $VARIABLES in a file
 //	server VAR FILE CERT [UNIX]   starts a server that answers as the file says, and sets $VAR to its address; CERT is the
@@ -47,8 +48,11 @@ func makeCertificate(ts *testscript.TestScript, _ bool, args []string) {
 	ca, err := devca.New()
 	ts.Check(err)
 	options := devca.Options{Names: args[1:]}
-	if strings.HasPrefix(args[0], "expired") {
+	switch {
+	case strings.HasPrefix(args[0], "expired"):
 		options.NotAfter = time.Now().Add(-time.Hour)
+	case strings.HasPrefix(args[0], "soon"):
+		options.NotAfter = time.Now().AddDate(0, 0, 10)
 	}
 	leaf, err := ca.Issue(options)
 	ts.Check(err)
