@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 20000x
 
-.PHONY: all demo test unit lint fuzz servers clean
+.PHONY: all demo test unit lint fuzz bench-certs servers clean
 
 all: jackdaw
 
@@ -34,6 +34,10 @@ lint:
 # Each fuzz test for a number of runs, beyond its seeds; a time, such as FUZZTIME=10s, is taken, too.
 fuzz:
 	.ci/fuzz $(FUZZTIME)
+
+# jackdaw beside HAProxy with thousands of certificates, in about ten minutes; see docs/benchmarks.md. BENCH takes flags.
+bench-certs: jackdaw servers
+	$(GO) run ./integration/benchcerts $(BENCH)
 
 clean:
 	rm -f jackdaw

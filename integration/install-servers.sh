@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the mail servers and clients that the tests in this directory use, from the packages of Debian or Ubuntu, and
-# starts none of them. Run it as root, or as a user with sudo without a password. Where it cannot work it says so in one
-# line and exits 0: the tests then skip.
+# Installs the mail servers and clients that the tests and benchmarks in this directory use, from the packages of Debian or
+# Ubuntu, and starts none of them. Run it as root, or as a user with sudo without a password. Where it cannot work it says so in
+# one line and exits 0: the tests then skip.
 #
 # Dovecot and the clients are installed by apt. Cyrus, whose packages exclude Dovecot's, and Postfix, whose package would push
 # out this machine's own mail server, are only unpacked, and so need no configuration. Tests know by
@@ -14,7 +14,7 @@ policy=/usr/sbin/policy-rc.d
 packages='
 	dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-submissiond dovecot-managesieved dovecot-sieve
 	sasl2-bin libsasl2-modules
-	ca-certificates curl openssl isync sieve-connect swaks libnet-ssleay-perl fetchmail getmail6 mutt python3
+	haproxy ca-certificates curl openssl isync sieve-connect swaks libnet-ssleay-perl fetchmail getmail6 mutt python3
 	gcc libc6-dev'
 cyrus='cyrus-common cyrus-imapd cyrus-pop3d'
 postfix='postfix'

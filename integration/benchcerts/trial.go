@@ -1,0 +1,168 @@
+package main
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// contender is a column of the tables: a program, and how its certificates lie.
+type contender struct {
+	name    string // by which -only knows it, too
+	layout  layout
+	haproxy bool
+}
+
+var contenders = []contender{
+	{"haproxy", combined, true},
+	{"jackdaw", combined, false},
+	{"certbot", certbot, false},
+	{"rsa", rsaKeys, false},
+}
+
+// tooLong, in seconds, is a start that is not repeated.
+const tooLong = 30
+
+// clients are so many that the server never waits for one: to go to sleep and wake up costs as well.
+const clients = 32
+
+// How long to wait before the same question is asked again.
+const (
+	often  = 5 * time.Millisecond
+	seldom = time.Second
+)
+
+// trial is a contender's part of one round: its server from the start to the end, and what was measured.
+type trial struct {
+	*bench
+	*set
+	server  *server
+	unasked []int // certificates that nobody has asked the server for, in no order
+	figures figures
+}
+
+// try has a contender run once, with a set of certificates.
+func (b *bench) try(c contender, s *set) (figures, error) {
+	t := b.newTrial(s)
+	var err error
+	last := t.notice
+	if c.haproxy {
+		last = t.reload
+		t.server, err = b.startHAProxy(s, nil)
+	} else {
+		t.server, err = b.startJackdaw(s, "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { t.server.stop() }()
+	return t.figures, inTurn(t.start, t.rest, t.handshakes, last)
+}
+
+func (b *bench) newTrial(s *set) *trial {
+	return &trial{bench: b, set: s, unasked: rand.Perm(s.count), figures: make(figures)}
+}
+
+// inTurn takes one step after the other, up to the first that fails.
+func inTurn(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next is a certificate that the server was not asked for yet.
+func (t *trial) next() int {
+	i := t.unasked[0]
+	t.unasked = t.unasked[1:]
+	return i
+}
+
+// renew issues the certificate that is to take the place of one that nobody has asked for.
+func (t *trial) renew() (renewed, error) { return t.issue(t.next()) }
+
+// start waits for the first handshake.
+func (t *trial) start() error {
+	name := t.nameOf(t.next())
+	err := t.server.until(t.ctx, time.Millisecond, func() error {
+		_, err := t.shake(t.ctx, t.server, "imaps", name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t.figures[startTime] = time.Since(t.server.began).Seconds()
+	spent, err := cpuTime(t.server.pid())
+	t.figures[startCPU] = spent.Seconds()
+	return err
+}
+
+// rest looks at the server when it has nothing more to do.
+func (t *trial) rest() error {
+	spent, err := rest(t.ctx, t.server.pid())
+	if err != nil {
+		return err
+	}
+	m, err := memoryOf(t.server.pid())
+	if err != nil {
+		return err
+	}
+	n, err := watchesOf(t.server.pid())
+	if n > 0 {
+		t.figures[watches] = float64(n)
+	}
+	t.figures[restCPU] = spent.Seconds()
+	t.figures[restRSS] = megabytes(m.resident)
+	t.figures[restPSS] = megabytes(m.proportional)
+	t.figures[restPeak] = megabytes(m.peak)
+	return err
+}
+
+// handshakes compares a name that is asked for all the time with names that nobody has asked for.
+func (t *trial) handshakes() error {
+	const most = 1000
+	hot := make([]string, most)
+	hot[0] = t.nameOf(t.next())
+	for i := range hot {
+		hot[i] = hot[0]
+	}
+	if _, err := t.cost(hot[:100]); err != nil {
+		return err
+	}
+	var err error
+	if t.figures[hotCPU], err = t.cost(hot); err != nil {
+		return err
+	}
+	cold := make([]string, min(most, t.count/2))
+	for i := range cold {
+		cold[i] = t.nameOf(t.next())
+	}
+	t.figures[coldCPU], err = t.cost(cold)
+	return err
+}
+
+// cost is the processor time of one handshake at the server in microseconds, the mean over these names.
+func (t *trial) cost(names []string) (float64, error) {
+	before, err := cpuTime(t.server.pid())
+	if err != nil {
+		return 0, err
+	}
+	err = parallel(len(names), clients, func(i int) error {
+		_, err := t.shake(t.ctx, t.server, "imaps", names[i])
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := sleep(t.ctx, 50*time.Millisecond); err != nil {
+		return 0, err // the last connection is being closed
+	}
+	after, err := cpuTime(t.server.pid())
+	return float64((after - before).Microseconds()) / float64(len(names)), err
+}
+
+// shown waits until a service shows a new certificate.
+func (t *trial) shown(service string, r renewed, pause time.Duration) error {
+	return t.server.until(t.ctx, pause, func() error { return t.expect(t.ctx, t.server, service, r) })
+}
