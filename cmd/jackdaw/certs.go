@@ -34,10 +34,16 @@ with --name alone that there is none.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&q.file, "config", "c", "", "configuration `file` to read instead of asking the daemon")
 	socketFlag(cmd, &q.socket)
-	cmd.MarkFlagsMutuallyExclusive("config", "socket")
 	flags.Var(&q.filter.Expiring, "expiring", "only certificates in use that expire within this `time`, such as 14d or 36h")
 	flags.StringVar(&q.filter.Name, "name", "", "only certificates for this name, or with a name that this `pattern` fits, such as '*.example.net'")
+	flags.BoolVar(&q.filter.Problems, "problems", false, "only certificates and files with something wrong")
 	flags.BoolVar(&q.asJSON, "json", false, "print JSON")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if q.file != "" && flags.Changed("socket") {
+			return errors.New("certs asks either a file or a daemon: give -c or --socket")
+		}
+		return nil
+	}
 	return cmd
 }
 
@@ -101,29 +107,41 @@ type certsReport struct {
 	certsRest
 }
 
-// certsRest is what there is to say beside the certificates. Files are not reported where a filter asks about certificates.
+// certsRest is what there is to say beside the certificates.
 type certsRest struct {
-	Problems []tlsstore.Problem `json:"problems"`
+	Problems   []tlsstore.Problem `json:"problems"`
+	PassedOver []tlsstore.Problem `json:"passed_over,omitempty"`
 }
 
-// reportCerts tells of the certificates in the store that the filter asks for.
+// reportCerts tells of the certificates in the store that the filter asks for. What is wrong with files that hold none is told
+// to those who do not ask for certain certificates.
 func reportCerts(store *tlsstore.Store, filter certsFilter) *certsReport {
-	now := time.Now()
+	wanted := filter.wanted(time.Now())
 	report := &certsReport{certsRest: certsRest{Problems: []tlsstore.Problem{}}} // and not null, for programs
-	report.Certificates = slices.DeleteFunc(store.Certificates(), func(c tlsstore.Certificate) bool {
-		return !filter.wants(c, now)
-	})
+	report.Certificates = slices.DeleteFunc(store.Certificates(), func(c tlsstore.Certificate) bool { return !wanted(c) })
+	files := make(map[string]bool) // of the certificates asked for
+	if filter.certain() {
+		for _, c := range report.Certificates {
+			files[c.ChainFile], files[c.KeyFile] = true, true
+		}
+	}
+	for _, p := range store.Problems() {
+		if files[p.File] || !filter.certain() {
+			report.Problems = append(report.Problems, p)
+		}
+	}
 	if filter == (certsFilter{}) {
-		report.Problems = append(report.Problems, store.Problems()...)
+		report.PassedOver = store.PassedOver()
 	}
 	return report
 }
 
 // needsHands tells whether the report, which the filter has made, has anything that is not as it should be.
 func (r *certsReport) needsHands(filter certsFilter) bool {
-	return len(r.Problems) > 0 ||
-		filter.Expiring != 0 && len(r.Certificates) > 0 ||
-		filter.Expiring == 0 && filter.Name != "" && len(r.Certificates) == 0
+	if len(r.Certificates) == 0 && filter.certain() {
+		return filter == certsFilter{Name: filter.Name} // there is none at all
+	}
+	return len(r.Problems) > 0 || filter.Expiring != 0
 }
 
 // writeJSON writes each certificate into a line of its own, one after the other: a hundred thousand of them are not taken into

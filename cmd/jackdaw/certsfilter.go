@@ -16,22 +16,30 @@ import (
 type certsFilter struct {
 	Name     string // a pattern, or a name: then also wildcards that cover it
 	Expiring span   // how soon; 0: whenever
+	Problems bool   // only those that have some
 }
 
-// wants tells whether a certificate is asked for.
-func (f certsFilter) wants(c tlsstore.Certificate, now time.Time) bool {
-	return (f.Name == "" || slices.ContainsFunc(c.Names, f.fits)) &&
-		(f.Expiring == 0 || c.Serving && c.NotAfter.Before(now.Add(time.Duration(f.Expiring))))
-}
-
-// fits compares a certificate's name with what is asked for.
-func (f certsFilter) fits(name string) bool {
-	wanted := strings.ToLower(f.Name)
-	if ascii, err := configs.DNSName(wanted); err == nil {
-		_, parent, _ := strings.Cut(ascii, ".")
-		return name == ascii || name == "*."+parent
+// wanted makes the test whether a certificate is asked for at that time.
+func (f certsFilter) wanted(now time.Time) func(c tlsstore.Certificate) bool {
+	fits, end := nameTest(f.Name), now.Add(time.Duration(f.Expiring))
+	return func(c tlsstore.Certificate) bool {
+		return (f.Name == "" || slices.ContainsFunc(c.Names, fits)) &&
+			(f.Expiring == 0 || c.Serving && c.NotAfter.Before(end)) &&
+			(!f.Problems || len(c.Problems) > 0 || c.Serving && c.Reason != "") // although its files no longer hold it
 	}
-	return configs.Match(wanted, name)
+}
+
+// certain tells whether certain certificates are asked for, so that files without any are of no interest.
+func (f certsFilter) certain() bool { return f.Name != "" || f.Expiring != 0 }
+
+// nameTest makes the test whether a certificate's name is one that is asked for.
+func nameTest(wanted string) func(name string) bool {
+	if name, err := configs.DNSName(wanted); err == nil {
+		_, parent, _ := strings.Cut(name, ".")
+		return func(s string) bool { return s == name || s == "*."+parent }
+	}
+	pattern := strings.ToLower(wanted)
+	return func(s string) bool { return configs.Match(pattern, s) }
 }
 
 // query is the filter on its way to the daemon.
@@ -43,6 +51,9 @@ func (f certsFilter) query() url.Values {
 	if f.Expiring != 0 {
 		query.Set("expiring", f.Expiring.String())
 	}
+	if f.Problems {
+		query.Set("problems", "true")
+	}
 	return query
 }
 
@@ -51,6 +62,9 @@ func parseFilter(query url.Values) (f certsFilter, err error) {
 	f.Name = query.Get("name")
 	if query.Has("expiring") {
 		err = f.Expiring.Set(query.Get("expiring"))
+	}
+	if query.Has("problems") && err == nil {
+		f.Problems, err = strconv.ParseBool(query.Get("problems"))
 	}
 	return f, err
 }

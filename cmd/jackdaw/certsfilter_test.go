@@ -15,19 +15,23 @@ func TestCertsFilter(t *testing.T) {
 	mail := tlsstore.Certificate{Names: []string{"mail.example", "www.example"}, NotAfter: days(10), Serving: true}
 	wild := tlsstore.Certificate{Names: []string{"*.example"}, NotAfter: days(90), Serving: true}
 	gone := tlsstore.Certificate{Names: []string{"old.example"}, NotAfter: days(-1), Serving: true}
-	spare := tlsstore.Certificate{Names: []string{"mail.example"}, NotAfter: days(1)}
-	nameless := tlsstore.Certificate{NotAfter: days(90)}
+	spare := tlsstore.Certificate{Names: []string{"mail.example"}, NotAfter: days(1), Reason: "superseded by another"}
+	nameless := tlsstore.Certificate{NotAfter: days(90), Problems: []string{"no name"}}
+	kept := tlsstore.Certificate{Names: []string{"kept.example"}, NotAfter: days(90), Serving: true, Reason: "the new one is broken"}
+	all := []tlsstore.Certificate{mail, wild, gone, spare, nameless, kept}
 	for _, tt := range []struct {
 		about  string
 		filter certsFilter
 		want   []tlsstore.Certificate
 	}{
-		{"everything", certsFilter{}, []tlsstore.Certificate{mail, wild, gone, spare, nameless}},
+		{"everything", certsFilter{}, all},
 		{"a name", certsFilter{Name: "www.example"}, []tlsstore.Certificate{mail, wild}},
 		{"in capitals", certsFilter{Name: "WWW.Example"}, []tlsstore.Certificate{mail, wild}},
 		{"two labels below the wildcard", certsFilter{Name: "a.b.example"}, nil},
 		{"a pattern", certsFilter{Name: "*mail*"}, []tlsstore.Certificate{mail, spare}},
-		{"a wildcard's own name", certsFilter{Name: "*.example"}, []tlsstore.Certificate{mail, wild, gone, spare}},
+		{"a wildcard's own name", certsFilter{Name: "*.example"}, []tlsstore.Certificate{mail, wild, gone, spare, kept}},
+		{"problems", certsFilter{Problems: true}, []tlsstore.Certificate{nameless, kept}},
+		{"all at once", certsFilter{Name: "*", Expiring: span(time.Hour), Problems: true}, nil},
 		{"soon", certsFilter{Expiring: span(14 * 24 * time.Hour)}, []tlsstore.Certificate{mail, gone}},
 		{"a name, soon", certsFilter{Name: "mail.example", Expiring: span(14 * 24 * time.Hour)}, []tlsstore.Certificate{mail}},
 	} {
@@ -36,9 +40,10 @@ func TestCertsFilter(t *testing.T) {
 			if again != tt.filter || err != nil {
 				t.Errorf("the daemon reads %+v, %v", again, err)
 			}
+			wanted := tt.filter.wanted(now)
 			var got []tlsstore.Certificate
-			for _, c := range []tlsstore.Certificate{mail, wild, gone, spare, nameless} {
-				if tt.filter.wants(c, now) {
+			for _, c := range all {
+				if wanted(c) {
 					got = append(got, c)
 				}
 			}

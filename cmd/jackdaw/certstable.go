@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,6 +19,7 @@ func (r *certsReport) writeTable(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	printCerts(out, r.Certificates, time.Now())
 	printProblems(out, r.Problems)
+	printPassedOver(out, r.PassedOver)
 	return out.Flush()
 }
 
@@ -29,12 +32,13 @@ func printCerts(out io.Writer, certs []tlsstore.Certificate, now time.Time) {
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
-	fmt.Fprintln(table, "NAMES\tKEY\tISSUER\tEXPIRES\tFILE\tNOTE")
+	fmt.Fprintln(table, "NAMES\tKEY\tISSUER\tEXPIRES\tFROM\tFILE\tNOTE")
 	for i, c := range certs {
 		if i > 0 && i%aligned == 0 {
 			table.Flush()
 		}
-		fmt.Fprintln(table, tableRow(shorten(c.Names), c.KeyType, commonName(c.Issuer), expiry(c.NotAfter, now), c.ChainFile, note(c)))
+		fmt.Fprintln(table, tableRow(shorten(c.Names), c.KeyType, commonName(c.Issuer), expiry(c.NotAfter, now),
+			string(c.Source), c.ChainFile, note(c)))
 	}
 }
 
@@ -84,17 +88,44 @@ func expiry(notAfter, now time.Time) string {
 // note says why a certificate is served or not, and where else it is.
 func note(c tlsstore.Certificate) string {
 	var notes []string
+	if len(c.Problems) > 0 {
+		notes = append(notes, "problem below")
+	}
 	if c.Reason != "" {
 		notes = append(notes, c.Reason)
 	}
 	if n := len(c.Copies); n > 0 {
-		notes = append(notes, fmt.Sprintf("%d more files with it", n))
+		notes = append(notes, more(n)+" with it")
 	}
 	return strings.Join(notes, "; ")
+}
+
+func more(files int) string {
+	if files == 1 {
+		return "1 more file"
+	}
+	return fmt.Sprintf("%d more files", files)
 }
 
 func printProblems(out io.Writer, problems []tlsstore.Problem) {
 	for _, p := range problems {
 		fmt.Fprintf(out, "problem: %s\n", strings.Map(printable, p.String()))
+	}
+}
+
+// printPassedOver counts files by the reason why nothing in them matters: what an ACME client leaves beside each certificate
+// comes in thousands.
+func printPassedOver(out io.Writer, files []tlsstore.Problem) {
+	byReason := make(map[string][]string)
+	for _, f := range files {
+		byReason[f.Text] = append(byReason[f.Text], f.File)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
+		names := byReason[reason]
+		fmt.Fprintf(out, "passed over: %s: %s", strings.Map(printable, names[0]), reason)
+		if len(names) > 1 {
+			fmt.Fprintf(out, ", as in %s", more(len(names)-1))
+		}
+		fmt.Fprintln(out)
 	}
 }
