@@ -59,7 +59,7 @@ func (q certsQuestion) answer(ctx context.Context, out io.Writer) error {
 	if err := write(out); err != nil {
 		return err
 	}
-	if report.needsHands(q.filter) {
+	if report.needsHands() {
 		return errReported
 	}
 	return nil
@@ -87,7 +87,7 @@ func (q certsQuestion) ask(ctx context.Context) (*certsReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	var report certsReport
+	report := certsReport{filter: q.filter}
 	if err := json.Unmarshal(answer, &report); err != nil {
 		return nil, fmt.Errorf("reading the answer of the daemon at %s: %w", q.socket, err)
 	}
@@ -103,6 +103,7 @@ func openCerts(config *configs.Config) *tlsstore.Store {
 
 // certsReport is what certs prints.
 type certsReport struct {
+	filter       certsFilter            // which has made it
 	Certificates []tlsstore.Certificate `json:"certificates"`
 	certsRest
 }
@@ -117,7 +118,7 @@ type certsRest struct {
 // to those who do not ask for certain certificates.
 func reportCerts(store *tlsstore.Store, filter certsFilter) *certsReport {
 	wanted := filter.wanted(time.Now())
-	report := &certsReport{certsRest: certsRest{Problems: []tlsstore.Problem{}}} // and not null, for programs
+	report := &certsReport{filter: filter, certsRest: certsRest{Problems: []tlsstore.Problem{}}} // and not null, for programs
 	report.Certificates = slices.DeleteFunc(store.Certificates(), func(c tlsstore.Certificate) bool { return !wanted(c) })
 	files := make(map[string]bool) // of the certificates asked for
 	if filter.certain() {
@@ -136,12 +137,12 @@ func reportCerts(store *tlsstore.Store, filter certsFilter) *certsReport {
 	return report
 }
 
-// needsHands tells whether the report, which the filter has made, has anything that is not as it should be.
-func (r *certsReport) needsHands(filter certsFilter) bool {
-	if len(r.Certificates) == 0 && filter.certain() {
-		return filter == certsFilter{Name: filter.Name} // there is none at all
+// needsHands tells whether anything in the report is not as it should be.
+func (r *certsReport) needsHands() bool {
+	if len(r.Certificates) == 0 {
+		return len(r.Problems) > 0 || r.filter.Name != "" && r.filter.expectant()
 	}
-	return len(r.Problems) > 0 || filter.Expiring != 0
+	return len(r.Problems) > 0 || r.filter.Expiring != 0
 }
 
 // writeJSON writes each certificate into a line of its own, one after the other: a hundred thousand of them are not taken into

@@ -32,6 +32,9 @@ func (f certsFilter) wanted(now time.Time) func(c tlsstore.Certificate) bool {
 // certain tells whether certain certificates are asked for, so that files without any are of no interest.
 func (f certsFilter) certain() bool { return f.Name != "" || f.Expiring != 0 }
 
+// expectant tells whether there ought to be a certificate that is asked for.
+func (f certsFilter) expectant() bool { return f.Expiring == 0 && !f.Problems }
+
 // nameTest makes the test whether a certificate's name is one that is asked for.
 func nameTest(wanted string) func(name string) bool {
 	if name, err := configs.DNSName(wanted); err == nil {

@@ -14,10 +14,15 @@ import (
 	"jackdaw/tlsstore"
 )
 
-// writeTable writes a line for each certificate, and behind them the rest.
+// writeTable writes a line for each certificate, and behind them the rest. Where it is good that there is nothing, it is silent.
 func (r *certsReport) writeTable(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	printCerts(out, r.Certificates, time.Now())
+	switch {
+	case len(r.Certificates) > 0:
+		printCerts(out, r.Certificates, time.Now())
+	case r.filter.expectant():
+		fmt.Fprintln(out, "no certificates")
+	}
 	printProblems(out, r.Problems)
 	printPassedOver(out, r.PassedOver)
 	return out.Flush()
@@ -26,10 +31,6 @@ func (r *certsReport) writeTable(w io.Writer) error {
 // printCerts prints a table, of which a thousand lines at a time are aligned: nobody waits for the last, nor keeps them all.
 func printCerts(out io.Writer, certs []tlsstore.Certificate, now time.Time) {
 	const aligned = 1000
-	if len(certs) == 0 {
-		fmt.Fprintln(out, "no certificates")
-		return
-	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
 	fmt.Fprintln(table, "NAMES\tKEY\tISSUER\tEXPIRES\tFROM\tFILE\tNOTE")

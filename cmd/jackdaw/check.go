@@ -70,11 +70,14 @@ func check(ctx context.Context, out io.Writer, file string) error {
 func printServed(out io.Writer, file string, store *tlsstore.Store) {
 	const most = 50
 	certs := store.Certificates()
-	if len(certs) > most {
+	switch {
+	case len(certs) > most:
 		fmt.Fprintf(out, "%d certificates; jackdaw certs -c %s lists them\n", len(certs), file)
-		return
+	case len(certs) > 0:
+		printCerts(out, certs, time.Now())
+	default:
+		fmt.Fprintln(out, "no certificates")
 	}
-	printCerts(out, certs, time.Now())
 }
 
 func printListeners(out io.Writer, config *configs.Config, store *tlsstore.Store) {
