@@ -1,0 +1,305 @@
+package orders
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"jackdaw/configs"
+)
+
+// TestBackoff: a name that fails is tried again after a minute, two, four and so on up to a day, and logged each time once.
+func TestBackoff(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		var tries []time.Time
+		ca.validate = func(string, string, string) error {
+			tries = append(tries, time.Now())
+			return errors.New("the name leads\nelsewhere")
+		}
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		f.after(10 * day)
+		want := time.Minute
+		for i := range len(tries) - 1 {
+			// A look at an authorization may be up to some seconds late.
+			if got := tries[i+1].Sub(tries[i]); got < want || got > want*5/4+5*time.Second {
+				t.Errorf("try %d came after %v, want about %v", i+2, got, want)
+			}
+			want = min(2*want, day)
+		}
+		if n := len(tries); n < 16 || n > 20 {
+			t.Errorf("%d tries", n)
+		}
+		f.logged(len(tries), "certificate not ordered")
+		s := f.status("mail.example.net")
+		said := "answering http-01: acme: authorization error for mail.example.net: " +
+			"403 urn:ietf:params:acme:error:unauthorized: the name leads elsewhere"
+		note := fmt.Sprintf("failed %d times, last on 2000-01-", len(tries))
+		if s.Failures != len(tries) || s.Error != said || !strings.HasPrefix(s.Note(), note) {
+			t.Errorf("%+v", s)
+		}
+		for _, field := range f.logs.FilterMessage("certificate not ordered").All()[0].Context {
+			if field.Key == "error" && field.String != said {
+				t.Errorf("logged %q", field.String)
+			}
+		}
+	})
+}
+
+// TestRestartWhileFailing: who is started again and again asks the authority no more often for that.
+func TestRestartWhileFailing(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		ca.validate = func(string, string, string) error { return errors.New("no") }
+		for range 10 {
+			run(t, ca, dir, Options{}, "mail.example.net").stop()
+		}
+		ca.change(func() { ca.validate = func(string, string, string) error { return nil } })
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		f.ordered("mail.example.net")
+		f.after(75 * time.Second)
+		f.ordered("mail.example.net mail.example.net")
+		if s := f.status("mail.example.net"); s.Failures != 0 || s.Error != "" {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestLook: an operator who has put things right takes the failure away, and need not wait.
+func TestLook(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		ca.validate = func(string, string, string) error { return errors.New("no") }
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		f.after(3 * time.Hour)
+		ca.change(func() { ca.validate = func(string, string, string) error { return nil } })
+		must(t, os.Remove(filepath.Join(dir, failures, "mail.example.net.json")))
+		f.Look()
+		f.after(time.Minute) // the pause after a failure
+		if s := f.status("mail.example.net"); s.NotAfter.IsZero() {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestRateLimit: who asks us to wait is heard, but not for ever.
+func TestRateLimit(t *testing.T) {
+	for _, tt := range []struct {
+		header   string
+		from, to time.Duration
+	}{
+		{"7200", 2 * time.Hour, 2 * time.Hour},
+		{"5", time.Minute, 75 * time.Second},
+		{"", time.Minute, 75 * time.Second},
+		{"Sat, 01 Jan 2000 05:00:00 GMT", 5*time.Hour - time.Minute, 5 * time.Hour},
+		{"Fri, 31 Dec 1999 05:00:00 GMT", time.Minute, 75 * time.Second},
+		{"9999999", 7 * day, 7 * day},
+		{"soon", time.Minute, 75 * time.Second},
+	} {
+		inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+			ca.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/order" {
+					return false
+				}
+				w.Header().Set("Retry-After", tt.header)
+				problem(w, http.StatusTooManyRequests, "rateLimited", "too many")
+				return true
+			}
+			f := run(t, ca, dir, Options{}, "mail.example.net")
+			s := f.status("mail.example.net")
+			if wait := s.Next.Sub(s.Failed); wait < tt.from || wait > tt.to {
+				t.Errorf("Retry-After: %s: the next try comes after %v (%s)", tt.header, wait, s.Error)
+			}
+			if n := ca.count("order"); n != 1 {
+				t.Errorf("Retry-After: %s: the order was placed %d times", tt.header, n)
+			}
+		})
+	}
+}
+
+// TestAuthorityDown: where the authority does not answer at all, no name waits longer than hours for it.
+func TestAuthorityDown(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		well := ca.odd
+		ca.odd = func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		}
+		f := run(t, ca, dir, Options{}, "mail.a.example", "mail.b.example")
+		f.after(3 * day)
+		ca.change(func() { ca.odd = well })
+		f.after(mostUnheard*5/4 + time.Minute)
+		for _, name := range []string{"mail.a.example", "mail.b.example"} {
+			if s := f.status(name); s.NotAfter.IsZero() {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
+}
+
+// TestUsedNonce: a nonce that the authority does not know any more is no failure (RFC 8555 section 6.5).
+func TestUsedNonce(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		ca.odd = func(w http.ResponseWriter, r *http.Request) bool {
+			bad := r.URL.Path == "/order" && ca.count("order")%3 != 0
+			if bad {
+				problem(w, http.StatusBadRequest, "badNonce", "used")
+			}
+			return bad
+		}
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		f.after(10 * time.Second)
+		if s := f.status("mail.example.net"); s.NotAfter.IsZero() || s.Failures > 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestBadNamesKeepNobodyWaiting: those that fail come after those that may succeed.
+func TestBadNamesKeepNobodyWaiting(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		ca.validate = func(_, name, _ string) error {
+			if name == "mail.good.example" {
+				return nil
+			}
+			return errors.New("no")
+		}
+		var names []string
+		for i := range 50 {
+			names = append(names, fmt.Sprintf("mail.d%02d.example", i))
+		}
+		f := run(t, ca, dir, Options{Domains: []string{"good.example"}}, append(names, "mail.{domain}")...)
+		f.after(3 * time.Hour)
+		f.ask("mail.good.example")
+		f.after(2 * time.Minute)
+		if s := f.status("mail.good.example"); s.NotAfter.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		// Nor do clients who ask keep the authority from getting its pause.
+		before := len(strings.Fields(ca.ordered()))
+		for range 1000 {
+			f.ask(names...)
+			f.after(10 * time.Millisecond)
+		}
+		if n := len(strings.Fields(ca.ordered())) - before; n > 1 {
+			t.Errorf("%d orders within 10 seconds", n)
+		}
+	})
+}
+
+// TestOnDemandFails: what nobody asks for is not tried again.
+func TestOnDemandFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		ca.validate = func(string, string, string) error { return errors.New("no") }
+		f := run(t, ca, dir, Options{Domains: []string{"a.example"}}, "mail.{domain}")
+		f.ask("mail.a.example")
+		f.ask("mail.a.example")
+		f.after(day)
+		f.ordered("mail.a.example")
+		note := "ordered when a client asks for it; failed 1 times"
+		if s := f.status("mail.a.example"); !s.OnDemand || !strings.HasPrefix(s.Note(), note) {
+			t.Errorf("%+v", s)
+		}
+		f.ask("mail.a.example")
+		f.ordered("mail.a.example mail.a.example")
+		f.after(forget + lookEvery)
+		if list := f.Status(); len(list) != 1 {
+			t.Errorf("%+v", list)
+		}
+		f.after(lookEvery)
+		if list := f.Status(); len(list) != 0 {
+			t.Errorf("not forgotten: %+v", list)
+		}
+	})
+}
+
+// TestChallenges: what the authority comes to see lies in the cache as long as it may come, and a second way is tried in
+// turn.
+func TestChallenges(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		keep(t, "of one who has died", dir, challenges, "old")
+		var seen []string
+		ca.validate = func(kind, name, token string) error {
+			files, err := filepath.Glob(filepath.Join(dir, challenges, "*"))
+			must(t, err)
+			for _, file := range files {
+				seen = append(seen, kind+" "+filepath.Base(file))
+			}
+			return errors.New("no")
+		}
+		o := Options{}
+		o.Config.HTTP = configs.Address{Network: "tcp", Address: ":80"}
+		o.Config.TLSALPN = configs.Address{Network: "tcp", Address: ":443"}
+		f := run(t, ca, dir, o, "mail.example.net")
+		f.after(2 * time.Minute)
+		want := []string{http01 + " " + token("mail.example.net"), tlsALPN01 + " mail.example.net.pem"}
+		if !slices.Equal(seen, want) {
+			t.Errorf("the authority found %q, want %q", seen, want)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, challenges, "*")); left != nil {
+			t.Errorf("%q are left over", left)
+		}
+	})
+}
+
+// TestOddAuthority: whatever the authority says, the error tells.
+func TestOddAuthority(t *testing.T) {
+	const authorization = "/authorization/mail.example.net"
+	challenge := func(token string) map[string]any {
+		return map[string]any{"status": "pending", "challenges": []any{map[string]string{
+			"type": http01, "url": base + "challenge/x/http-01", "token": token, "status": "pending"}}}
+	}
+	for _, tt := range []struct {
+		path   string
+		answer any
+		want   string
+	}{
+		{"/directory", "{", "opening the account at https://ca.example/directory: json: "},
+		{"/account", "no", "opening the account at https://ca.example/directory: acme: invalid account response: "},
+		{"/order", "no", "placing the order: acme: error reading order: "},
+		{authorization, challenge("../../account.key"), `the authority's token "../../account.key" is none`},
+		{authorization, challenge(strings.Repeat("a", 200)), "is none"},
+		{authorization, map[string]string{"status": "deactivated"},
+			`the authority offers [], in a state that is deactivated, and only ["http-01"] can be answered here`},
+		{"/order/mail.example.net", map[string]string{"status": "invalid"}, "waiting until the order is ready: "},
+		{"/certificate", "", "getting the certificate: acme: certificate chain is empty"},
+	} {
+		inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+			ca.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				odd := r.URL.Path == tt.path || tt.path == "/certificate" && strings.HasPrefix(r.URL.Path, tt.path)
+				if odd {
+					if r.URL.Path == "/order" {
+						w.WriteHeader(http.StatusCreated)
+					}
+					_ = json.NewEncoder(w).Encode(tt.answer)
+				}
+				return odd
+			}
+			f := run(t, ca, dir, Options{}, "mail.example.net")
+			f.after(orderLimit)
+			if s := f.status("mail.example.net"); !strings.Contains(s.Error, tt.want) {
+				t.Errorf("%s: %s, want %s", tt.path, s.Error, tt.want)
+			}
+		})
+	}
+}
+
+// TestUselessCertificate: what is of no use does not replace what is.
+func TestUselessCertificate(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		good := read(t, dir, certificates, "mail.example.net.pem")
+		ca.change(func() { ca.lifetime = -time.Hour })
+		f.after(64 * day)
+		if s := f.status("mail.example.net"); !strings.Contains(s.Error, "a useless certificate: it has expired on") {
+			t.Errorf("%+v", s)
+		}
+		if read(t, dir, certificates, "mail.example.net.pem") != good {
+			t.Error("the good one is gone")
+		}
+	})
+}

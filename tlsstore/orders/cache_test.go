@@ -1,0 +1,108 @@
+package orders
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestBrokenCertificate: it is reported, and ordered anew.
+func TestBrokenCertificate(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		other := run(t, ca, filepath.Join(dir, "other"), Options{}, "mail.b.example")
+		other.stop()
+		keep(t, "-----BEGIN CERT", dir, certificates, "mail.a.example.pem")
+		keep(t, read(t, dir, "other", certificates, "mail.b.example.pem"), dir, certificates, "mail.example.net.pem")
+		keep(t, "{", dir, failures, "mail.a.example.json")
+		f := run(t, ca, dir, Options{}, "mail.a.example", "mail.example.net")
+		f.after(time.Minute)
+		for _, name := range []string{"mail.a.example", "mail.example.net"} {
+			if s := f.status(name); s.NotAfter.IsZero() || s.Problem != "" {
+				t.Errorf("%+v", s)
+			}
+		}
+		f.logged(1, "problem with the cache")
+		said := f.logs.FilterMessageSnippet("problem with the cache").All()[0].Context[0].String
+		for _, want := range []string{
+			"mail.a.example.pem: tls: failed to find any PEM data", "mail.a.example.json: unexpected end",
+			"mail.example.net.pem: x509: certificate is valid for mail.b.example, not mail.example.net",
+		} {
+			if !strings.Contains(said, want) {
+				t.Errorf("%q does not say %q", said, want)
+			}
+		}
+	})
+}
+
+// TestBrokenAccountKey: it is left alone, whatever else must wait.
+func TestBrokenAccountKey(t *testing.T) {
+	rsaKey := "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"
+	for _, broken := range []string{"", "no key", rsaKey} {
+		inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+			keep(t, broken, dir, "account.key")
+			f := run(t, ca, dir, Options{}, "mail.example.net")
+			if s := f.status("mail.example.net"); !strings.HasPrefix(s.Error, "reading the account's key") {
+				t.Errorf("%+v", s)
+			}
+			f.after(day)
+			if text := read(t, dir, "account.key"); text != broken || ca.count("directory") > 0 {
+				t.Errorf("the key is %q", text)
+			}
+		})
+	}
+}
+
+// TestUselessCache: where nothing can be written, nothing is ordered, and the tries become fewer all the same.
+func TestUselessCache(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		keep(t, "a file", dir)
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		f.after(day)
+		if n := f.status("mail.example.net").Failures; n < 20 || n > 30 {
+			t.Errorf("%d tries", n)
+		}
+		if ca.count("directory") > 0 {
+			t.Error("the authority was asked for what cannot be kept")
+		}
+		must(t, os.Remove(dir))
+		f.after(mostUnheard * 5 / 4)
+		if s := f.status("mail.example.net"); s.NotAfter.IsZero() || s.Failures > 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestRead: whoever looks at the cache sees what the manager does, and changes nothing.
+func TestRead(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		ca.validate = func(_, name, _ string) error {
+			if name == "mail.b.example" {
+				return os.ErrPermission
+			}
+			return nil
+		}
+		o := Options{Domains: []string{"a.example", "b.example"}}
+		f := run(t, ca, dir, o, "mail.example.net", "mail.{domain}")
+		f.ask("mail.a.example", "mail.b.example")
+		f.after(lookEvery)
+		want := f.Status()
+		f.stop()
+		o.Config = f.Config
+		got, err := Read(t.Context(), o)
+		must(t, err)
+		if diff := cmp.Diff(want, got); diff != "" || len(want) != 3 {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+		o.Config.Cache = filepath.Join(dir, "none")
+		if got, err = Read(t.Context(), o); err != nil || len(got) != 1 || !got[0].Next.Equal(time.Now()) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if _, err := os.Stat(o.Config.Cache); err == nil {
+			t.Error("a directory was made")
+		}
+	})
+}
