@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/tlsstore"
+	"jackdaw/tlsstore/orders"
 )
 
 // certsQuestion is what certs is asked.
@@ -76,7 +79,11 @@ func (q certsQuestion) report(ctx context.Context) (*certsReport, error) {
 	}
 	store := openCerts(config)
 	defer store.Close()
-	return reportCerts(store, q.filter), nil
+	report := reportCerts(store, q.filter)
+	list, problems := readOrders(ctx, config, store)
+	report.Problems = append(report.Problems, problems...)
+	report.addOrders(list)
+	return report, nil
 }
 
 func (q certsQuestion) ask(ctx context.Context) (*certsReport, error) {
@@ -96,8 +103,13 @@ func (q certsQuestion) ask(ctx context.Context) (*certsReport, error) {
 
 // openCerts reads the certificates without a word in the log: the caller reports what is wrong.
 func openCerts(config *configs.Config) *tlsstore.Store {
+	acme := acmeDirectory(config)
+	if _, err := os.Stat(acme); errors.Is(err, fs.ErrNotExist) {
+		acme = "" // the first order makes it
+	}
 	return tlsstore.Open(tlsstore.Options{
-		TLS: config.TLS, Hostname: config.Hostname, Tickets: tlsstore.NewTickets(), Log: zap.NewNop(), Thorough: true,
+		TLS: config.TLS, Hostname: config.Hostname, ACME: acme, Tickets: tlsstore.NewTickets(), Log: zap.NewNop(),
+		Thorough: true,
 	})
 }
 
@@ -112,6 +124,7 @@ type certsReport struct {
 type certsRest struct {
 	Problems   []tlsstore.Problem `json:"problems"`
 	PassedOver []tlsstore.Problem `json:"passed_over,omitempty"`
+	ACME       []orders.Status    `json:"acme,omitempty"`
 }
 
 // reportCerts tells of the certificates in the store that the filter asks for. What is wrong with files that hold none is told
@@ -139,10 +152,14 @@ func reportCerts(store *tlsstore.Store, filter certsFilter) *certsReport {
 
 // needsHands tells whether anything in the report is not as it should be.
 func (r *certsReport) needsHands() bool {
-	if len(r.Certificates) == 0 {
-		return len(r.Problems) > 0 || r.filter.Name != "" && r.filter.expectant()
+	now := time.Now()
+	switch {
+	case len(r.Problems) > 0, slices.ContainsFunc(r.ACME, func(s orders.Status) bool { return orderNeedsHands(s, now) }):
+		return true
+	case len(r.Certificates) == 0:
+		return r.filter.Name != "" && r.filter.expectant()
 	}
-	return len(r.Problems) > 0 || r.filter.Expiring != 0
+	return r.filter.Expiring != 0
 }
 
 // writeJSON writes each certificate into a line of its own, one after the other: a hundred thousand of them are not taken into

@@ -23,6 +23,10 @@ func (r *certsReport) writeTable(w io.Writer) error {
 	case r.filter.expectant():
 		fmt.Fprintln(out, "no certificates")
 	}
+	if len(r.ACME) > 0 {
+		fmt.Fprintln(out)
+		printOrders(out, r.ACME, time.Now())
+	}
 	printProblems(out, r.Problems)
 	printPassedOver(out, r.PassedOver)
 	return out.Flush()

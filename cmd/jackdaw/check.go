@@ -57,7 +57,7 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	missing := printCoverage(out, config, store)
 	fmt.Fprintln(out)
 	unresolved := printBackends(ctx, out, router)
-	problems := slices.Concat(store.Problems(), missing, unresolved)
+	problems := slices.Concat(store.Problems(), missing, orderProblems(ctx, config, store), unresolved)
 	if len(problems) == 0 {
 		return nil
 	}

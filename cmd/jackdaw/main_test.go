@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 //
 //	certificate DIR NAME...   makes a certificate for the names, with its key; expired if DIR begins with "expired", and for
 //	                          ten days if it begins with "soon"
+//	pem DIR FILE              writes a certificate and its key into one file
 //	stores                    starts the demo's stores and sets $NORTH_IMAP, $SOUTH_POP3 and so on
 //	expand FILE               replaces $VARIABLES in a file
 //	server VAR FILE CERT [UNIX]   starts a server that answers as the file says, and sets $VAR to its address; CERT is the
@@ -35,6 +36,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"certificate": makeCertificate,
+			"pem":         joinPair,
 			"stores":      makeStores,
 			"expand":      expandFile,
 			"server":      makeServer,
@@ -59,6 +61,13 @@ func makeCertificate(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
 	ts.Check(leaf.Write(dir, filepath.Base(dir)))
+}
+
+func joinPair(ts *testscript.TestScript, _ bool, args []string) {
+	base := filepath.Join(args[0], filepath.Base(args[0]))
+	file := ts.MkAbs(args[1])
+	ts.Check(os.MkdirAll(filepath.Dir(file), 0o700))
+	ts.Check(os.WriteFile(file, []byte(ts.ReadFile(base+".crt")+ts.ReadFile(base+".key")), 0o600))
 }
 
 func makeStores(ts *testscript.TestScript, _ bool, _ []string) {
