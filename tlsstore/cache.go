@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// cacheSize bounds how many pairs are held ready for handshakes, at 1 to 4 KiB each. To read one again takes about as long as
+// cacheSize bounds how many pairs are held ready for handshakes, at 1 to 5 KiB each. To read one again takes about as long as
 // a handshake.
-const cacheSize = 8192
+const cacheSize = 4096
 
 // cache knows which pairs are loaded, and has the one forgotten that was not used for the longest time, more or less: the
 // hand of a clock goes around, and takes the first that was not used since it came by.
@@ -40,11 +40,11 @@ func (c *cache) add(p *pair) {
 	c.ring = append(c.ring, p) // all are in use, or pinned
 }
 
-// full reports whether another pair would cost one that is there.
-func (c *cache) full() bool {
+// warm reports whether enough pairs are loaded that nobody has asked for: for a small host those are all.
+func (c *cache) warm() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.ring) >= c.size
+	return len(c.ring) >= c.size/8
 }
 
 // forget has the pairs loaded again of which stale says so.

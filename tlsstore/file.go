@@ -1,6 +1,7 @@
 package tlsstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -23,14 +25,40 @@ type file struct {
 	dir  *dir
 	name string
 
-	link     bool   // the name is a symlink
-	searched bool   // and leads to a directory, so that there is nothing to read
-	gone     bool   // nothing is there any more, or the symlink leads nowhere
-	young    bool   // it was changed just before it was read
-	print    uint64 // of the state in which it was read; 0 if it never was
-	problem  string // why it could not be read, or what is wrong in it
-	passed   string // why nothing in it matters; "" where something does
+	link     bool // the name is a symlink
+	searched bool // and leads to a directory, so that there is nothing to read
+	state
 	*contents
+}
+
+// state is what was found when a file was read.
+type state struct {
+	gone   bool   // nothing is there any more, or the symlink leads nowhere
+	young  bool   // it was changed just before it was read
+	broken bool   // it could not be read, or something is wrong in it: the registry knows what
+	passed pass   // why nothing in it matters
+	print  uint64 // of which file it is, as it was when it was read; 0 if it never was
+}
+
+// pass is a reason for passing over a file.
+type pass uint8
+
+const (
+	matters pass = iota
+	irregular
+	large
+	irrelevant
+	authoritative
+)
+
+func (p pass) String() string {
+	return [...]string{
+		"it matters",
+		"no regular file",
+		"larger than 1 MiB",
+		"no certificate of a server, and no private key",
+		"an authority's certificate",
+	}[p]
 }
 
 // contents is what a file has of what matters here; nil stands for nothing.
@@ -38,8 +66,8 @@ type contents struct {
 	leaves []leaf
 	keys   []digest // public keys whose private keys are here and have been parsed
 	sealed bool     // private keys are here, and have not been parsed
-	// trusting are the pairs that take it for granted that their key is among the sealed ones.
-	trusting []*pair
+	// users are the pairs that have their key here, or take it for granted that it is among the sealed ones. Some may have left.
+	users []*pair
 }
 
 // leaf is a server's certificate in a file, and how many certificates of its chain are there, too.
@@ -50,15 +78,11 @@ type leaf struct {
 
 // reading is what came of looking at a file.
 type reading struct {
-	file     *file
-	gone     bool
-	young    bool
-	print    uint64
-	problem  string
-	passed   string
+	file *file
+	state
+	problem  string // what is broken
 	contents *contents
-	// authority says that an authority's certificate was found which was not known before.
-	authority bool
+	fresh    bool // it has an authority's certificate that was not known before
 }
 
 // path is the file's name as the operator knows it.
@@ -83,68 +107,93 @@ func (s *scanner) look(f *file) *reading {
 		}
 	}
 	r := &reading{file: f}
-	data, err := s.open(r)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		r.gone = true
-		if f.link {
-			r.problem = reason(err)
-		}
-	case err != nil:
-		r.problem = reason(err)
-	case r.passed == "":
-		s.sort(r, data)
+	err := s.open(r, func(data []byte) error { return s.sort(r, data) })
+	if r.gone = errors.Is(err, fs.ErrNotExist); err != nil && (!r.gone || f.link) {
+		r.broken, r.problem = true, reason(err)
 	}
 	return r
 }
 
-// open reads a file's bytes. A pipe that has taken the file's place must not stop us, hence O_NONBLOCK.
-func (s *scanner) open(r *reading) ([]byte, error) {
+// unsealed reads a file with its private keys.
+func (s *scanner) unsealed(f *file) (p parsed, err error) {
+	err = s.open(&reading{file: f}, func(data []byte) (err error) {
+		p, err = s.parser.parse(data, true)
+		return err
+	})
+	return p, err
+}
+
+// buffers spare the garbage of a hundred thousand files.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// open notes a file's state, and has its bytes taken, which are not to be kept. A pipe that has taken the file's place must not
+// stop us, hence O_NONBLOCK.
+func (s *scanner) open(r *reading, take func(data []byte) error) error {
 	f, err := os.OpenFile(r.file.real(), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.young = time.Since(info.ModTime()) < 2*time.Second // what is written within the tick of the file system's clock leaves no trace
 	r.print = fingerprint(info)
 	switch {
 	case !info.Mode().IsRegular():
-		r.passed = "no regular file"
-		return nil, nil
+		r.passed = irregular
+		return nil
 	case info.Size() > maxFile:
-		r.passed = "larger than 1 MiB"
-		return nil, nil
+		r.passed = large
+		return nil
 	}
-	return io.ReadAll(io.LimitReader(f, maxFile)) // it may have grown
+	buffer := buffers.Get().(*bytes.Buffer)
+	defer func() {
+		clear(buffer.Bytes()) // a private key need not lie around
+		buffer.Reset()
+		buffers.Put(buffer)
+	}()
+	if _, err := buffer.ReadFrom(io.LimitReader(f, maxFile)); err != nil { // it may have grown
+		return err
+	}
+	return take(buffer.Bytes())
 }
 
 // sort takes out of a file what the index needs.
-func (s *scanner) sort(r *reading, data []byte) {
+func (s *scanner) sort(r *reading, data []byte) error {
 	p, err := s.parser.parse(data, s.unseal)
 	if err != nil {
-		r.problem = err.Error()
-		return
+		return err
 	}
-	r.authority = p.authority
-	if len(p.chains) == 0 && len(p.keys) == 0 && !p.sealed {
-		r.passed = "no certificate of a server, and no private key"
-		if p.authorities {
-			r.passed = "an authority's certificate"
+	r.fresh = p.authority
+	switch {
+	case len(p.chains) > 0 || len(p.keys) > 0 || p.sealed:
+		r.contents = &contents{leaves: s.leaves(p.chains), keys: publicKeys(p.keys), sealed: p.sealed}
+	case p.authorities:
+		r.passed = authoritative
+	default:
+		r.passed = irrelevant
+	}
+	return nil
+}
+
+func (s *scanner) leaves(chains []chain) []leaf {
+	list := make([]leaf, len(chains))
+	for i, c := range chains {
+		list[i] = leaf{s.parser.pair(c), len(c.der)}
+	}
+	return list
+}
+
+// publicKeys returns the digests of the keys, each once.
+func publicKeys(keys []key) (ids []digest) {
+	for _, k := range keys {
+		if !slices.Contains(ids, k.id) {
+			ids = append(ids, k.id)
 		}
-		return
 	}
-	c := &contents{sealed: p.sealed}
-	for _, chain := range p.chains {
-		c.leaves = append(c.leaves, leaf{s.parser.pair(chain), len(chain.der)})
-	}
-	for _, k := range p.keys {
-		c.keys = append(c.keys, k.id)
-	}
-	r.contents = c
+	return ids
 }
 
 // same reports whether the two have the same certificates and keys.
@@ -160,14 +209,14 @@ var seed = maphash.MakeSeed()
 
 // fingerprint stands for which file it is, and in what state. It is never 0.
 func fingerprint(info fs.FileInfo) uint64 {
-	state := struct {
+	which := struct {
 		device, inode  uint64
 		modified, size int64
 	}{modified: info.ModTime().UnixNano(), size: info.Size()}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		state.device, state.inode = uint64(stat.Dev), uint64(stat.Ino)
+		which.device, which.inode = uint64(stat.Dev), uint64(stat.Ino)
 	}
-	return max(maphash.Comparable(seed, state), 1)
+	return max(maphash.Comparable(seed, which), 1)
 }
 
 // reason describes an error without the path, which stands beside it, or is the name of a file that a symlink led to.

@@ -29,7 +29,7 @@ var quick = tuning{
 	poll:     10 * time.Millisecond,
 	rescan:   time.Hour,
 	grace:    time.Hour,
-	cache:    100,
+	cache:    800,
 }
 
 var testCA = sync.OnceValues(devca.New)

@@ -1,6 +1,7 @@
 package tlsstore
 
 import (
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,38 +15,39 @@ func (r *registry) match(p *pair) (chain, key *file, sure bool) {
 		return nil, nil, false
 	}
 	chain = p.sources[0].file
-	if key = nearest(chain, p.ring.files); key != nil {
+	if key = nearest(chain, p.ring); key != nil {
 		return chain, key, true
 	}
-	sealed := r.sealedNear(p)
+	sealed := sealedNear(p)
 	if len(sealed) == 1 && r.starting {
 		return chain, sealed[0], false
 	}
 	for _, f := range sealed {
 		r.learn(f)
 	}
-	key = nearest(chain, p.ring.files)
+	key = nearest(chain, p.ring)
 	return chain, key, key != nil
 }
 
-// nearest returns the file closest to the chain: the same, one in the same directory, or any.
-func nearest(chain *file, files []*file) *file {
-	if len(files) == 0 {
-		return nil
-	}
-	return slices.MinFunc(files, func(a, b *file) int { return distance(chain, a) - distance(chain, b) })
-}
-
-func distance(chain, key *file) int {
+// nearest returns the file with the private key that is closest to the chain: the same, one of the same stem, one in the same
+// directory, or any.
+func nearest(chain *file, ring *keyring) *file {
+	has := func(f *file) bool { return slices.Contains(f.has().keys, ring.id) }
 	switch {
-	case chain == key:
-		return 0
-	case chain.dir == key.dir && related(chain.name, key.name):
-		return 1
-	case chain.dir == key.dir:
-		return 2
+	case len(ring.files) == 0:
+		return nil
+	case has(chain):
+		return chain
 	}
-	return 3
+	for f := range relatives(chain) {
+		if has(f) {
+			return f
+		}
+	}
+	if i := slices.IndexFunc(ring.files, func(f *file) bool { return f.dir == chain.dir }); i >= 0 {
+		return ring.files[i]
+	}
+	return ring.files[0]
 }
 
 // crowd is how many files a directory can have that is searched for a private key of whatever name.
@@ -53,7 +55,7 @@ const crowd = 32
 
 // sealedNear returns the files next to a pair's that may have its private key: the same file, or else those of the
 // same stem, or else those in the same directory.
-func (r *registry) sealedNear(p *pair) []*file {
+func sealedNear(p *pair) []*file {
 	for _, s := range p.sources {
 		if s.file.has().sealed {
 			return []*file{s.file}
@@ -61,7 +63,11 @@ func (r *registry) sealedNear(p *pair) []*file {
 	}
 	var near []*file
 	for _, s := range p.sources {
-		near = append(near, sealedOfStem(s.file)...)
+		for f := range relatives(s.file) {
+			if f.has().sealed {
+				near = append(near, f)
+			}
+		}
 	}
 	if len(near) > 0 {
 		return near
@@ -78,20 +84,22 @@ func (r *registry) sealedNear(p *pair) []*file {
 	return near
 }
 
-// sealedOfStem finds mail.key for mail.crt, and mail.pem.key for mail.pem. Names with the same stem are neighbours in the
-// directory's order.
-func sealedOfStem(chain *file) (near []*file) {
-	prefix := stem(chain.name)
-	files := chain.dir.files
-	i, _ := slices.BinarySearchFunc(files, prefix, byName)
-	for ; i < len(files) && strings.HasPrefix(files[i].name, prefix); i++ {
-		if f := files[i]; f != chain && f.has().sealed && related(chain.name, f.name) {
-			near = append(near, f)
+// keySuffixes follow a chain's stem in the names of private keys: mail.key or mail-key.pem for mail.crt or mail.pem. HAProxy's
+// mail.pem.key has its own rule.
+var keySuffixes = []string{".key", ".pem", ".key.pem", "-key.pem"}
+
+// relatives yields the files that may have a chain's private key going by their names. A key of any other name is parsed at the
+// start, if a chain is still without one then.
+func relatives(chain *file) iter.Seq[*file] {
+	return func(yield func(*file) bool) {
+		stem := strings.TrimSuffix(chain.name, filepath.Ext(chain.name))
+		for _, suffix := range keySuffixes {
+			if f := chain.dir.file(stem + suffix); f != nil && f != chain && !yield(f) {
+				return
+			}
+		}
+		if f := chain.dir.file(chain.name + ".key"); f != nil {
+			yield(f)
 		}
 	}
-	return near
 }
-
-func stem(name string) string { return strings.TrimSuffix(name, filepath.Ext(name)) }
-
-func related(chain, key string) bool { return stem(key) == stem(chain) || stem(key) == chain }

@@ -36,10 +36,12 @@ type pair struct {
 // bookkeeping is what the registry alone looks at.
 type bookkeeping struct {
 	ring     *keyring
+	keyAt    *file    // whose user it is
 	sources  []source // all files that have the leaf, the best first
 	complete bool     // a chain and a key are there
 	sure     bool     // and the key was seen to be the certificate's
 	listed   bool     // the index has the pair
+	waiting  bool     // for a private key
 	kept     *kept    // nil unless it serves although its files no longer hold it
 	trouble  string   // why it could not be loaded
 }
@@ -64,11 +66,14 @@ type kept struct {
 	gone time.Time
 }
 
-// keyring brings the certificates with a public key and the files with its private key together.
+// keyring brings the certificates with a public key and the files with its private key together. There may be a hundred
+// thousand of both: a hoster may have but one key.
 type keyring struct {
-	id    digest
-	pairs []*pair
-	files []*file
+	id      digest
+	pairs   []*pair
+	waiting []*pair // those that have found no file
+	listed  int     // how many the index has
+	files   []*file
 }
 
 // pair makes a pair of a chain.
@@ -113,16 +118,6 @@ func (p *pair) add(f *file, depth int) {
 
 func (p *pair) drop(f *file) {
 	p.sources = slices.DeleteFunc(p.sources, func(s source) bool { return s.file == f })
-}
-
-// depth is the length of the chain that a file has, 0 if it has none.
-func (p *pair) depth(f *file) int {
-	for _, s := range p.sources {
-		if s.file == f {
-			return s.depth
-		}
-	}
-	return 0
 }
 
 // prefer orders the pairs for one name: those of the operator's files before those of ACME; ECDSA before RSA, because signing

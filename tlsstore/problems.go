@@ -95,25 +95,15 @@ func (r *registry) problemOfFile(f *file, excused map[*file]bool) Problem {
 	switch {
 	case excused[f], f.gone && !f.link:
 		return Problem{}
-	case f.problem != "":
-		return Problem{f.path(), f.problem}
+	case f.broken:
+		return Problem{f.path(), r.faults[f]}
 	}
 	for _, id := range f.has().keys {
-		if !r.wanted(id) {
+		if r.rings[id].listed == 0 {
 			return Problem{f.path(), "no certificate for the private key"}
 		}
 	}
 	return Problem{}
-}
-
-// wanted reports whether a private key has a certificate.
-func (r *registry) wanted(id digest) bool {
-	for _, p := range r.rings[id].pairs {
-		if p.listed {
-			return true
-		}
-	}
-	return false
 }
 
 // complaint joins the defects of a certificate that is complete. A superseded one may be as bad as it likes.

@@ -21,6 +21,7 @@ type registry struct {
 
 	touched  map[*pair]bool      // to be settled
 	files    map[*file]bool      // whose problems are to be looked at
+	faults   map[*file]string    // what is wrong with those that are broken
 	kept     map[*pair]bool      // that serve although their files no longer hold them
 	proposed map[*pair]candidate // what settle has found so far
 	found    problems
@@ -37,24 +38,35 @@ func newRegistry(s *Store) *registry {
 		Store: s, starting: true,
 		pairs: make(map[digest]*pair), rings: make(map[digest]*keyring),
 		touched: make(map[*pair]bool), files: make(map[*file]bool), kept: make(map[*pair]bool),
-		proposed: make(map[*pair]candidate), found: make(problems),
+		faults: make(map[*file]string), proposed: make(map[*pair]candidate), found: make(problems),
 	}
 }
 
 // replace takes what is in a file now for what was in it before. nil is a file that is gone.
 func (r *registry) replace(f *file, now *reading) {
 	if now == nil {
-		now = &reading{file: f, gone: true}
+		now = &reading{file: f, state: state{gone: true}}
 	}
-	same := f.contents.same(now.contents) && f.problem == now.problem && f.gone == now.gone
-	f.gone, f.young, f.print, f.problem, f.passed = now.gone, now.young, now.print, now.problem, now.passed
+	same := f.contents.same(now.contents) && r.faults[f] == now.problem && f.gone == now.gone
+	f.state = now.state
 	if same {
 		return
 	}
-	r.files[f] = true
+	r.fault(f, now.problem)
 	r.detach(f)
 	f.contents = now.contents
 	r.attach(f)
+}
+
+// fault notes what is wrong with a file; "" is nothing.
+func (r *registry) fault(f *file, problem string) {
+	r.files[f] = true
+	f.broken = problem != ""
+	if f.broken {
+		r.faults[f] = problem
+	} else {
+		delete(r.faults, f)
+	}
 }
 
 func (r *registry) detach(f *file) {
@@ -66,9 +78,9 @@ func (r *registry) detach(f *file) {
 	for _, id := range old.keys {
 		ring := r.rings[id]
 		ring.files = slices.DeleteFunc(ring.files, func(g *file) bool { return g == f })
-		r.touch(ring)
+		r.release(ring)
 	}
-	for _, p := range old.trusting {
+	for _, p := range old.users {
 		r.touched[p] = true
 	}
 }
@@ -90,14 +102,16 @@ func (r *registry) attach(f *file) {
 	r.hang(f, fresh.keys)
 }
 
-// hang puts the file on the rings of its keys.
+// hang puts the file on the rings of its keys, and touches the pairs that wait for one.
 func (r *registry) hang(f *file, keys []digest) {
 	for _, id := range keys {
 		ring := r.ring(id)
-		if !slices.Contains(ring.files, f) {
-			ring.files = append(ring.files, f)
+		ring.files = append(ring.files, f)
+		for _, p := range ring.waiting {
+			p.waiting = false
+			r.touched[p] = true
 		}
-		r.touch(ring)
+		ring.waiting = nil
 	}
 }
 
@@ -110,13 +124,10 @@ func (r *registry) ring(id digest) *keyring {
 	return ring
 }
 
-// touch has all settled that a key concerns.
-func (r *registry) touch(ring *keyring) {
-	for _, p := range ring.pairs {
-		r.touched[p] = true
-	}
-	for _, f := range ring.files {
-		r.files[f] = true
+// release forgets a key that nobody has or wants.
+func (r *registry) release(ring *keyring) {
+	if len(ring.pairs) == 0 && len(ring.files) == 0 {
+		delete(r.rings, ring.id)
 	}
 }
 
@@ -131,28 +142,25 @@ func (r *registry) learn(f *file) {
 
 func (r *registry) learned(f *file, p parsed, err error) {
 	f.sealed = false
-	trusting := f.trusting
-	f.trusting = nil
-	for _, p := range trusting {
-		r.touched[p] = true
+	for _, p := range f.users {
+		if !p.sure {
+			r.touched[p] = true
+		}
 	}
 	r.files[f] = true
 	if err != nil {
-		f.problem = reason(err)
+		r.fault(f, reason(err))
 		return
 	}
-	for _, k := range p.keys {
-		f.keys = append(f.keys, k.id)
-	}
+	f.keys = publicKeys(p.keys)
 	r.hang(f, f.keys)
 }
 
 // verify makes sure of a private key that has been trusted so far. What is well stays as it is.
 func (r *registry) verify(f *file) {
-	trusting := f.has().trusting
 	r.learn(f)
-	for _, p := range trusting {
-		if slices.Contains(p.ring.files, f) {
+	for _, p := range f.has().users {
+		if !p.sure && p.keyAt == f && slices.Contains(f.keys, p.ring.id) {
 			p.sure = true
 			delete(r.touched, p)
 			r.warm(p)
@@ -162,7 +170,7 @@ func (r *registry) verify(f *file) {
 
 // warm loads a pair for the first handshake, as long as there is room. It is also what is kept if its files break.
 func (r *registry) warm(p *pair) {
-	if p.listed && !r.cache.full() {
+	if p.listed && !r.cache.warm() {
 		if _, err := r.certificate(p); err != nil {
 			r.log.Debug("loading a certificate", zap.Strings("names", p.names), zap.Error(err))
 		}

@@ -81,8 +81,8 @@ func (s *Store) PassedOver() (list []Problem) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tree.all(func(f *file) {
-		if f.passed != "" {
-			list = append(list, Problem{f.path(), f.passed})
+		if f.passed != matters {
+			list = append(list, Problem{f.path(), f.passed.String()})
 		}
 	})
 	slices.SortFunc(list, compareProblems)

@@ -18,15 +18,6 @@ func newScanner(unseal bool) *scanner {
 	}
 }
 
-// unsealed reads a file with its private keys.
-func (s *scanner) unsealed(f *file) (parsed, error) {
-	data, err := s.open(&reading{file: f})
-	if err != nil {
-		return parsed{}, err
-	}
-	return s.parser.parse(data, true)
-}
-
 // each looks at the files that walk hands out, on all cores while it walks, and returns what has changed.
 func (s *scanner) each(walk func(found func(*file))) []*reading {
 	found := make(chan *file, 256)

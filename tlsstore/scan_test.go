@@ -234,7 +234,7 @@ func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
 		s := newScanner(true)
 		f := &file{dir: place(dir), name: "mail.pem"}
 		first := s.look(f)
-		f.print, f.young = first.print, first.young
+		f.state = first.state
 		alter(t, path, tt.after)
 		if second := s.look(f); (second != nil) != tt.noticed {
 			t.Errorf("%s: noticed: %v, want %v", tt.about, second != nil, tt.noticed)

@@ -3,6 +3,7 @@ package tlsstore
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -62,9 +63,7 @@ func (r *registry) assess(p *pair) {
 	chain, key, sure := r.match(p)
 	c := candidate{chain: chain, key: key}
 	p.complete, p.sure, p.trouble = key != nil, sure, ""
-	if p.complete && !sure {
-		key.trusting = append(key.trusting, p)
-	}
+	r.use(p, key)
 	if p.complete && !r.starting {
 		var err error
 		if c.cert, err = r.load(p, chain, key); err != nil {
@@ -72,9 +71,18 @@ func (r *registry) assess(p *pair) {
 		}
 	}
 	r.proposed[p] = c
-	for _, f := range p.ring.files {
-		r.files[f] = true
+}
+
+// use notes where a pair has its key, or that it waits for one.
+func (r *registry) use(p *pair, key *file) {
+	switch {
+	case key == nil && !p.waiting:
+		p.waiting = true
+		p.ring.waiting = append(p.ring.waiting, p)
+	case key != nil && p.keyAt != key:
+		key.users = append(key.users, p)
 	}
+	p.keyAt = key
 }
 
 func (r *registry) incomplete() bool {
@@ -90,7 +98,7 @@ func (r *registry) incomplete() bool {
 func (r *registry) learnLeftovers() {
 	var left []*file
 	r.tree.all(func(f *file) {
-		if c := f.has(); c.sealed && len(c.trusting) == 0 {
+		if c := f.has(); c.sealed && len(c.users) == 0 {
 			left = append(left, f)
 		}
 	})
@@ -112,6 +120,9 @@ func (r *registry) adopt(p *pair, c candidate) {
 	came := !p.listed
 	if came || p.chain != c.chain || p.key != c.key {
 		r.index.put(p, c.chain, c.key)
+	}
+	if came {
+		r.count(p.ring, 1)
 	}
 	p.kept = nil
 	p.pinned.Store(false)
@@ -175,18 +186,18 @@ func (r *registry) keepOrDrop(p *pair, now time.Time) {
 	}
 	why := fmt.Sprintf("gone; the certificate is dropped unless it is back within %v", r.tuning.grace)
 	if gone.IsZero() {
-		why = r.fault(p) + "; the former certificate, valid until " + day(p.notAfter()) + ", serves on"
+		why = r.lack(p) + "; the former certificate, valid until " + day(p.notAfter()) + ", serves on"
 	}
 	p.kept = &kept{why, gone}
 	p.pinned.Store(true)
 	r.kept[p] = true
 }
 
-// fault says what is wrong with the files of a pair that is kept.
-func (r *registry) fault(p *pair) string {
+// lack says what is wrong with the files of a pair that is kept.
+func (r *registry) lack(p *pair) string {
 	for _, f := range []*file{p.chain, p.key} {
-		if f.problem != "" {
-			return f.problem
+		if f.broken {
+			return r.faults[f]
 		}
 	}
 	for _, l := range p.chain.has().leaves {
@@ -214,11 +225,23 @@ func (r *registry) drop(p *pair, supplanted bool) {
 			zap.Strings("names", p.names), zap.String("file", p.chain.path()))
 	}
 	r.index.remove(p)
+	r.count(p.ring, -1)
 	r.log.Info("certificate dropped", zap.Strings("names", p.names), zap.String("file", p.chain.path()), zap.Time("not_after", p.notAfter()))
 	p.kept = nil
 	p.pinned.Store(false)
 	delete(r.kept, p)
 	r.forget(p)
+}
+
+// count notes how many certificates for a key are served. The first and the last decide whether a file with it is of use.
+func (r *registry) count(ring *keyring, change int) {
+	before := ring.listed
+	ring.listed += change
+	if before == 0 || ring.listed == 0 {
+		for _, f := range ring.files {
+			r.files[f] = true
+		}
+	}
 }
 
 // forget ends what is known of a pair that no file has.
@@ -228,13 +251,10 @@ func (r *registry) forget(p *pair) {
 	}
 	delete(r.pairs, p.id)
 	r.found.set(r.log, p, Problem{})
-	ring := p.ring
-	for i, q := range ring.pairs {
-		if q == p {
-			ring.pairs = append(ring.pairs[:i:i], ring.pairs[i+1:]...)
-			break
-		}
-	}
+	is := func(q *pair) bool { return q == p }
+	p.ring.pairs = slices.DeleteFunc(p.ring.pairs, is)
+	p.ring.waiting = slices.DeleteFunc(p.ring.waiting, is)
+	r.release(p.ring)
 }
 
 // remember lets files that are gone return to what is kept of them.

@@ -123,6 +123,7 @@ func (s *Store) Close() {
 func (s *Store) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer debug.SetGCPercent(debug.SetGCPercent(50)) // much of what is made now is garbage soon
 	s.update(changes{all: true})
 	s.registry.starting = false
 	s.scanner.unseal = true
@@ -134,9 +135,7 @@ func (s *Store) start() {
 	s.verifySome()
 	s.registry.settle(time.Now())
 	s.log.Info("certificates loaded", zap.Int("certificates", s.index.size()))
-	if s.index.size() > cacheSize {
-		debug.FreeOSMemory() // the garbage of a hundred thousand files will not be needed again
-	}
+	s.tidy()
 }
 
 // follow reads the files again whenever they may have changed.
@@ -203,7 +202,7 @@ func (s *Store) update(changed changes) (searched bool) {
 	}
 	for _, r := range readings {
 		s.registry.replace(r.file, r)
-		fresh = fresh || r.authority
+		fresh = fresh || r.fresh
 	}
 	if fresh {
 		s.registry.completeLone()
@@ -235,11 +234,19 @@ func (s *Store) visit(changed changes, files, lost map[*file]bool) bool {
 func (s *Store) verifySome() {
 	some := s.sealed[:min(verifyAtOnce, len(s.sealed))]
 	s.sealed = s.sealed[len(some):]
-	if len(s.sealed) == 0 {
-		s.sealed = nil
-	}
 	for _, f := range some {
 		s.registry.verify(f)
+	}
+	if len(s.sealed) == 0 && s.sealed != nil {
+		s.sealed = nil
+		s.tidy()
+	}
+}
+
+// tidy gives memory back where there was much to read: what was needed for that will not be needed again.
+func (s *Store) tidy() {
+	if s.index.size() > s.tuning.cache {
+		debug.FreeOSMemory()
 	}
 }
 

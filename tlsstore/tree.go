@@ -172,7 +172,7 @@ func (t *tree) enter(path, real string, acme bool, depth int) {
 	if d == nil {
 		d = &dir{path: path, real: real, acme: acme}
 		if path == real {
-			d.path = d.real
+			d.path = d.real // one string in memory is enough
 		}
 		t.dirs[real] = d
 	} else if d.search == t.searches {
@@ -237,11 +237,13 @@ func (t *tree) merge(d *dir, entries []fs.DirEntry, depth int) {
 
 // recall returns the file that was there before, or a new one.
 func (t *tree) recall(d *dir, name string) *file {
-	path := filepath.Join(d.path, name)
-	if f := t.ghosts[path]; f != nil {
-		delete(t.ghosts, path)
-		f.dir = d
-		return f
+	if len(t.ghosts) > 0 {
+		path := filepath.Join(d.path, name)
+		if f := t.ghosts[path]; f != nil {
+			delete(t.ghosts, path)
+			f.dir = d
+			return f
+		}
 	}
 	return &file{dir: d, name: intern(name)}
 }
@@ -301,11 +303,15 @@ func (t *tree) successor(f *file) *file {
 	if d == nil {
 		return f
 	}
-	i, ok := slices.BinarySearchFunc(d.files, f.name, byName)
-	if !ok {
-		return f
+	return cmp.Or(d.file(f.name), f)
+}
+
+// file returns the file of a name, or nil.
+func (d *dir) file(name string) *file {
+	if i, ok := slices.BinarySearchFunc(d.files, name, byName); ok {
+		return d.files[i]
 	}
-	return d.files[i]
+	return nil
 }
 
 // all calls each for every file that is known.
