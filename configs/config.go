@@ -93,15 +93,16 @@ type TLS struct {
 	// Default names the certificate for clients without SNI or with an unknown name. nil: Hostname's certificate, if
 	// there is one. "": such a client gets the alert unrecognized_name.
 	Default *string `toml:"default"`
-	// ClientCA is a PEM file with the authorities of client certificates, read anew at each reload; default: "", no client is
-	// asked for one. Nobody has to show one, but who does may log in by SASL EXTERNAL, to stores that have an external_login.
-	// One that no authority in the file vouches for ends the handshake.
-	ClientCA string `toml:"client_ca"`
+	Terms
 	// ClientUser tells where in a client's certificate its user's name stands; default ClientUserEmail. A bare name there is
-	// completed by DefaultRealm, whatever SNI name and listener the client has chosen. Without ClientCA it is an error.
+	// completed by DefaultRealm, whatever SNI name and listener the client has chosen. Where no ClientCA is given it is an error.
 	ClientUser ClientUser `toml:"client_user"`
-	// MinVersion is a version of package crypto/tls; in the file "1.2" (the default) or "1.3".
-	MinVersion TLSVersion `toml:"min_version"`
+	// TicketKeys is a file with the keys of session tickets, for frontends that share it: lines of 32 bytes in base64, the first
+	// encrypts, all decrypt; empty lines and lines that begin with "#" are passed over. It is read again when it changes.
+	// Default: "", jackdaw makes keys of its own and changes them daily.
+	TicketKeys string `toml:"ticket_keys"`
+	// Policies hold for the names that they match, the first that does, in the place of Terms.
+	Policies []TLSPolicy `toml:"policy"`
 }
 
 // ClientUser is a place in a client's certificate.

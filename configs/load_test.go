@@ -108,7 +108,8 @@ func TestDefaults(t *testing.T) {
 			{Service: Sieve, Address: Address{"unix", "/run/sieve"}, Name: "sieve", TLS: TLSStartTLS, Mode: 0o660, Line: 4},
 			{Service: LMTP, Address: Address{"unix", "/run/lmtp"}, Name: "lmtp", TLS: TLSNone, Mode: 0o660, Line: 5},
 		}},
-		TLS:   TLS{Certificates: []string{"/etc/jackdaw/certs"}, ClientUser: ClientUserEmail, MinVersion: tls.VersionTLS12},
+		TLS: TLS{Certificates: []string{"/etc/jackdaw/certs"}, ClientUser: ClientUserEmail,
+			Terms: Terms{MinVersion: tls.VersionTLS12, KeyType: KeyTypeECDSA}},
 		ACME:  ACME{Directory: LetsEncrypt, Cache: "/var/lib/jackdaw/acme"},
 		Users: Users{Separators: "@%", Lowercase: true},
 		Backends: []Backend{{Name: "cyrus", Line: 8, Access: map[Service]Access{
@@ -170,6 +171,8 @@ default = ""
 min_version = "1.3"
 client_ca = "clients.pem"
 client_user = "cn"
+key_type = "rsa"
+ticket_keys = "tickets.keys"
 [users]
 realms = { "*.A.example" = "a.example", "mail.{domain}" = "{domain}" }
 default_realm = "example.net"
@@ -231,6 +234,15 @@ http = "127.0.0.1:8402"
 tls_alpn = ":443"
 [admin]
 socket = "run/admin"
+[[tls.policy]]
+sni = ["Old.A.example", "BÜCHER.example"]
+services = ["imaps", "submission"]
+min_version = "1.2"
+client_ca = ""
+key_type = "ecdsa"
+[[tls.policy]]
+sni = "*.A.example"
+client_ca = "a.pem"
 `)
 	from := Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")}}
 	local := Networks{Prefixes: localPrefixes(), Unix: true}
@@ -256,7 +268,14 @@ socket = "run/admin"
 			Peers: peers,
 		},
 		TLS: TLS{Certificates: []string{"/etc/certs", "/etc/jackdaw/more/certs"}, Default: new(""),
-			ClientCA: "/etc/jackdaw/clients.pem", ClientUser: ClientUserCN, MinVersion: tls.VersionTLS13},
+			Terms:      Terms{MinVersion: tls.VersionTLS13, ClientCA: "/etc/jackdaw/clients.pem", KeyType: KeyTypeRSA},
+			ClientUser: ClientUserCN,
+			TicketKeys: "/etc/jackdaw/tickets.keys",
+			Policies: []TLSPolicy{
+				{SNI: []string{"old.a.example", "xn--bcher-kva.example"}, Services: []Service{IMAPS, Submission},
+					Terms: Terms{MinVersion: tls.VersionTLS12, KeyType: KeyTypeECDSA}},
+				{SNI: []string{"*.a.example"}, Terms: Terms{MinVersion: tls.VersionTLS13, ClientCA: "/etc/jackdaw/a.pem", KeyType: KeyTypeRSA}},
+			}},
 		ACME: ACME{Names: []string{"mail.example.net", "mail.{domain}"}, Directory: "https://acme.example/directory",
 			CA: "/etc/jackdaw/acme.pem", Email: "postmaster@example.net", EABKid: "kid-1", EABKey: "c2VjcmV0",
 			Cache: "/etc/jackdaw/acme", HTTP: Address{"tcp", "127.0.0.1:8402"}, TLSALPN: Address{"tcp", ":443"}},
@@ -270,9 +289,9 @@ socket = "run/admin"
 		},
 		Routes: []Route{
 			{User: []string{"cyrus", "*@xn--bcher-kva.example"}, Client: local, Listener: []string{"web*"},
-				Refuse: "administration is local", Line: 28},
+				Refuse: "administration is local", Line: 30},
 			{Domain: []string{"*.a.example"}, SNI: []string{"imap.a.example"}, Service: []Service{IMAP, IMAPS},
-				To: "s1.stores.example.net", Line: 33},
+				To: "s1.stores.example.net", Line: 35},
 		},
 		Backends: []Backend{{
 			Name:     "*.stores.example.net",
@@ -284,7 +303,7 @@ socket = "run/admin"
 				Sieve: {Addresses: []Address{{"tcp", "10.0.0.1:4190"}, {"unix", "/run/sieve"}}, TLS: TLSNone, User: "{user}",
 					ClientInfo: ClientInfoAuto, Login: LoginSame, ExternalLogin: LoginSame, AcceptsAnyPassword: true},
 			},
-			Line: 38,
+			Line: 40,
 		}, {
 			Name: "store2",
 			Access: map[Service]Access{
@@ -298,7 +317,7 @@ socket = "run/admin"
 				LMTP: {Addresses: []Address{{"tcp", "[2001:db8::2]:24"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoProxy,
 					Login: LoginSame, ExternalLogin: LoginSame, LoginUser: "lmtp", LoginPassword: "other secret", Source: source},
 			},
-			Line: 50,
+			Line: 52,
 		}},
 		Limits: Limits{
 			LoginTimeout: 10 * time.Second,

@@ -31,6 +31,7 @@ var scalars = map[reflect.Type]scalar{
 	reflect.TypeFor[Service]():       {unstable.String, `a service such as "imap"`, parseService},
 	reflect.TypeFor[TLSMode]():       {unstable.String, `"none", "starttls" or "implicit"`, parseTLSMode},
 	reflect.TypeFor[TLSVersion]():    {unstable.String, `"1.2" or "1.3"`, parseTLSVersion},
+	reflect.TypeFor[KeyType]():       {unstable.String, `"ecdsa" or "rsa"`, parseKeyType},
 	reflect.TypeFor[Address]():       {unstable.String, `an address such as "127.0.0.1:143"`, parseAddress},
 	reflect.TypeFor[ClientUser]():    {unstable.String, `"email" or "cn"`, parseClientUser},
 	reflect.TypeFor[ClientInfo]():    {unstable.String, `"auto", "none", "id", "xclient" or "proxy"`, parseClientInfo},

@@ -18,7 +18,7 @@ func defaults() *Config {
 		idle[s] = 35 * time.Minute
 	}
 	return &Config{
-		TLS:   TLS{MinVersion: tls.VersionTLS12, ClientUser: ClientUserEmail},
+		TLS:   TLS{Terms: Terms{MinVersion: tls.VersionTLS12, KeyType: KeyTypeECDSA}, ClientUser: ClientUserEmail},
 		ACME:  ACME{Directory: LetsEncrypt, Cache: "/var/lib/jackdaw/acme"},
 		Users: Users{Separators: "@%", Lowercase: true},
 		Limits: Limits{
@@ -129,7 +129,9 @@ func (t *TLS) check(d *decoder, n *node) {
 		d.canonical(n.at("default"), t.Default, DNSName)
 	}
 	d.canonical(n.at("client_ca"), &t.ClientCA, d.relative)
-	if value := n.get("client_user"); value != nil && t.ClientCA == "" {
+	d.canonical(n.at("ticket_keys"), &t.TicketKeys, d.relative)
+	t.checkPolicies(d, n.get("policy").list())
+	if value := n.get("client_user"); value != nil && !t.AsksClients() {
 		d.errorf(value, "client_user is of no use without client_ca")
 	}
 }

@@ -25,6 +25,7 @@ func (c *Config) check(d *decoder, n *node) {
 	c.checkAdmin(d, n)
 	c.checkCertificates(d, n)
 	c.checkACME(d, n)
+	c.checkPolicyServices(d, n)
 	c.checkBackends(d, n)
 	c.checkLogins(d, n)
 	c.checkServices(d)
@@ -89,7 +90,7 @@ func (c *Config) checkBackends(d *decoder, n *node) {
 
 // checkLogins refuses to enter a store on the proxy's word where the proxy verifies nobody.
 func (c *Config) checkLogins(d *decoder, n *node) {
-	if c.TLS.ClientCA != "" {
+	if c.TLS.AsksClients() {
 		return
 	}
 	for i, b := range c.Backends {

@@ -74,16 +74,19 @@ type Choice struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 }
 
-// Explain says which certificates a client that sends sni would be shown on a listener with that default, and why.
-func (s *Store) Explain(sni string, listenerDefault *string) Choice {
+// Explain says which certificates a client that sends sni would be shown on a listener, and why. A name of ours that is refused is
+// not served for the listener's service.
+func (s *Store) Explain(sni string, l ListenerTLS) Choice {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fallback := s.fallback(listenerDefault)
+	fallback := s.fallback(l.Default)
 	c := s.index.choose(indexed(sni), fallback)
-	explained := Choice{How: c.how, Default: fallback}
+	explained := Choice{Default: fallback}
 	if c.how == Exact || c.how == Wildcard {
 		explained.Name = c.name
 	}
+	c = c.under(s.cfg.Policy(c.name), s.cfg.Terms, l.Service)
+	explained.How = c.how
 	for _, p := range c.pairs {
 		explained.Certificates = append(explained.Certificates, s.registry.report(p, time.Now()))
 	}

@@ -8,31 +8,54 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"jackdaw/configs"
 )
 
-// Clients are the authorities that vouch for clients. They do not change: the file is read anew at each reload, and not
-// watched, since what is taken out of it must be gone when the operator says so, and what is half-written must let nobody in.
+// ClientCAs holds those that vouch for clients, by the file that a client_ca names. They do not change: the files are read
+// anew at each reload, and not watched, since what is taken out of one must be gone when the operator says so, and what is
+// half-written must let nobody in.
+type ClientCAs map[string]*Clients
+
+// Clients are the authorities in one file.
 type Clients struct {
 	pool  *x509.CertPool
 	count int
 	id    string // the same for the same authorities
 }
 
-// ReadClients reads a PEM file of certificates. "" stands for no authorities, which are nil.
-func ReadClients(file string) (*Clients, error) {
-	if file == "" {
-		return nil, nil
+// ReadClients reads the files of every client_ca, that of [tls] and those of its policies.
+func ReadClients(cfg configs.TLS) (ClientCAs, error) {
+	files := []string{cfg.ClientCA}
+	for _, policy := range cfg.Policies {
+		files = append(files, policy.ClientCA)
 	}
+	all := make(ClientCAs)
+	for _, file := range files {
+		if file == "" || all[file] != nil {
+			continue
+		}
+		clients, err := readClients(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading client_ca: %w", err)
+		}
+		all[file] = clients
+	}
+	return all, nil
+}
+
+// readClients reads a PEM file of certificates, one at least.
+func readClients(file string) (*Clients, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading client_ca: %w", err)
+		return nil, err
 	}
 	certs, err := parseCertificates(data)
 	if err == nil && len(certs) == 0 {
 		err = errors.New("no certificate in it")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading client_ca: %s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return newClients(certs), nil
 }

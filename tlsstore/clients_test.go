@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"jackdaw/configs"
 	"jackdaw/internal/devca"
 )
 
@@ -16,16 +17,31 @@ func authority(t *testing.T) (*devca.CA, *Clients) {
 	t.Helper()
 	ca, err := devca.New()
 	must(t, err)
-	return ca, readClients(t, ca.PEM)
+	return ca, vouching(t, ca.PEM)
 }
 
-func readClients(t *testing.T, pem ...[]byte) *Clients {
+// vouching reads authorities as an operator would have them read.
+func vouching(t *testing.T, pem ...[]byte) *Clients {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "clients.pem")
 	write(t, file, slices.Concat(pem...))
-	clients, err := ReadClients(file)
+	clients, err := readClients(file)
 	must(t, err)
 	return clients
+}
+
+// newAskingFixture opens a store of one certificate, and asks for those of clients as [tls] says, if asking is its listener.
+func newAskingFixture(t *testing.T) fixture {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, leafFor(t, "a.example").Write(dir, "pair"))
+	cfg := configs.TLS{Certificates: []string{dir}, Terms: configs.Terms{ClientCA: "clients.pem"}}
+	return openFixture(t, dir, cfg, quick)
+}
+
+// asking is a listener that these authorities vouch for clients to.
+func asking(clients *Clients) ListenerTLS {
+	return ListenerTLS{Clients: ClientCAs{"clients.pem": clients}}
 }
 
 // showing makes the client show a certificate, whatever the server says of whom it trusts.
@@ -45,22 +61,33 @@ func clientOf(t *testing.T, ca *devca.CA, o devca.Options) devca.Leaf {
 
 // visit connects, and returns what the server knows of the client then: nil if there was no connection.
 func visit(server, client *tls.Config) (*tls.ConnectionState, error) {
-	server = server.Clone()
 	var seen *tls.ConnectionState
-	server.VerifyConnection = func(state tls.ConnectionState) error { // it is called at resumptions, too
-		seen = &state
-		return nil
+	watched := func(config *tls.Config) *tls.Config {
+		config = config.Clone()
+		config.VerifyConnection = func(state tls.ConnectionState) error { // it is called at resumptions, too
+			seen = &state
+			return nil
+		}
+		return config
 	}
-	_, err := handshake(server, client)
+	watching := watched(server)
+	watching.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		special, err := server.GetConfigForClient(hello)
+		if special != nil {
+			special = watched(special)
+		}
+		return special, err
+	}
+	_, err := handshake(watching, client)
 	return seen, err
 }
 
 var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
 
-// A client without a certificate is served as before; one with a certificate that no authority of ours has issued, or that is
-// out of date, is not.
+// A client without a certificate is served as before; one with a certificate that no authority of ours has issued, or that
+// is out of date, is not.
 func TestClientCertificates(t *testing.T) {
-	f := newFixture(t, pemFiles("pair", leafFor(t, "a.example")))
+	f := newAskingFixture(t)
 	ca, clients := authority(t)
 	other, _ := authority(t)
 	good, foreign := clientOf(t, ca, devca.Options{}), clientOf(t, other, devca.Options{})
@@ -77,7 +104,7 @@ func TestClientCertificates(t *testing.T) {
 		{about: "not asked for", show: &good},
 		{about: "of a stranger", clients: clients, show: &foreign, refused: "unknown certificate authority"},
 		{about: "out of date", clients: clients, show: &old, refused: "expired certificate"},
-		{about: "of one of two", clients: readClients(t, other.PEM, ca.PEM), show: &good, verified: true},
+		{about: "of one of two", clients: vouching(t, other.PEM, ca.PEM), show: &good, verified: true},
 	} {
 		for _, version := range versions {
 			t.Run(tt.about+" "+tls.VersionName(version), func(t *testing.T) {
@@ -86,7 +113,7 @@ func TestClientCertificates(t *testing.T) {
 				if tt.show != nil {
 					showing(c, *tt.show)
 				}
-				state, err := visit(f.Config(ListenerTLS{Clients: tt.clients}), c)
+				state, err := visit(f.Config(asking(tt.clients)), c)
 				if tt.refused != "" {
 					if err == nil || !strings.Contains(err.Error(), tt.refused) {
 						t.Errorf("%v, want the alert %q", err, tt.refused)
@@ -107,7 +134,7 @@ func TestClientCertificates(t *testing.T) {
 // A certificate travels in the session's ticket. It is believed as long as the same authorities vouch for clients, and where
 // others do, or some do for the first time, the client is asked anew.
 func TestResumptionOfClients(t *testing.T) {
-	f := newFixture(t, pemFiles("pair", leafFor(t, "a.example")))
+	f := newAskingFixture(t)
 	ca, clients := authority(t)
 	otherCA, other := authority(t)
 	mine := clientOf(t, ca, devca.Options{})
@@ -118,11 +145,11 @@ func TestResumptionOfClients(t *testing.T) {
 		refused           bool
 	}{
 		{about: "the same", first: clients, second: clients, resumes: true, verified: true},
-		{about: "the same, read again", first: clients, second: readClients(t, ca.PEM), resumes: true, verified: true},
-		{about: "the same in another order", first: readClients(t, ca.PEM, otherCA.PEM), second: readClients(t, otherCA.PEM, ca.PEM, ca.PEM), resumes: true, verified: true},
-		{about: "one more", first: clients, second: readClients(t, ca.PEM, otherCA.PEM), verified: true},
+		{about: "the same, read again", first: clients, second: vouching(t, ca.PEM), resumes: true, verified: true},
+		{about: "the same in another order", first: vouching(t, ca.PEM, otherCA.PEM), second: vouching(t, otherCA.PEM, ca.PEM, ca.PEM), resumes: true, verified: true},
+		{about: "one more", first: clients, second: vouching(t, ca.PEM, otherCA.PEM), verified: true},
 		{about: "another", first: clients, second: other, refused: true},
-		{about: "one less", first: readClients(t, ca.PEM, otherCA.PEM), second: other, refused: true},
+		{about: "one less", first: vouching(t, ca.PEM, otherCA.PEM), second: other, refused: true},
 		{about: "none any more", first: clients},
 		{about: "none before", second: clients, verified: true},
 		{about: "none at all", resumes: true},
@@ -131,11 +158,11 @@ func TestResumptionOfClients(t *testing.T) {
 			t.Run(tt.about+" "+tls.VersionName(version), func(t *testing.T) {
 				c := showing(client("a.example"), mine)
 				c.ClientSessionCache, c.MaxVersion = new(oneSession), version
-				if _, err := visit(f.Config(ListenerTLS{Clients: tt.first}), c); err != nil {
+				if _, err := visit(f.Config(asking(tt.first)), c); err != nil {
 					t.Fatal(err)
 				}
 				for _, again := range []bool{false, true} {
-					state, err := visit(f.Config(ListenerTLS{Clients: tt.second}), c)
+					state, err := visit(f.Config(asking(tt.second)), c)
 					if tt.refused {
 						if err == nil {
 							t.Error("a certificate of nobody's is taken")
@@ -159,13 +186,13 @@ func TestResumptionOfClients(t *testing.T) {
 
 // A session ends with the certificate that it carries.
 func TestResumptionOfExpiredClient(t *testing.T) {
-	f := newFixture(t, pemFiles("pair", leafFor(t, "a.example")))
+	f := newAskingFixture(t)
 	ca, clients := authority(t)
 	mine := clientOf(t, ca, devca.Options{NotAfter: time.Now().Add(time.Hour)})
 	for _, version := range versions {
 		c := showing(client("a.example"), mine)
 		c.ClientSessionCache, c.MaxVersion = new(oneSession), version
-		server := f.Config(ListenerTLS{Clients: clients})
+		server := f.Config(asking(clients))
 		if _, err := visit(server, c); err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +227,7 @@ func TestReadClients(t *testing.T) {
 		t.Run(tt.about, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "clients.pem")
 			write(t, file, tt.data)
-			clients, err := ReadClients(file)
+			all, err := ReadClients(configs.TLS{Terms: configs.Terms{ClientCA: file}})
 			if tt.want != "" {
 				if err == nil || !strings.Contains(err.Error(), "reading client_ca: "+file+": "+tt.want) {
 					t.Errorf("%v, want %q", err, tt.want)
@@ -208,15 +235,37 @@ func TestReadClients(t *testing.T) {
 				return
 			}
 			must(t, err)
-			if clients.Count() != tt.count {
-				t.Errorf("%d authorities, want %d", clients.Count(), tt.count)
+			if all[file].Count() != tt.count {
+				t.Errorf("%d authorities, want %d", all[file].Count(), tt.count)
 			}
 		})
 	}
-	if _, err := ReadClients("/nonexistent"); err == nil {
+	if _, err := ReadClients(configs.TLS{Terms: configs.Terms{ClientCA: "/nonexistent"}}); err == nil {
 		t.Error("no error without a file")
 	}
-	if clients, err := ReadClients(""); clients != nil || err != nil {
-		t.Error("authorities from nowhere", clients, err)
+}
+
+// Policies have files of their own, or that of [tls], or none.
+func TestReadClientsOfPolicies(t *testing.T) {
+	first, err := devca.New()
+	must(t, err)
+	second, err := devca.New()
+	must(t, err)
+	dir := t.TempDir()
+	both, one := filepath.Join(dir, "both.pem"), filepath.Join(dir, "one.pem")
+	write(t, both, slices.Concat(first.PEM, second.PEM))
+	write(t, one, first.PEM)
+	cfg := configs.TLS{Terms: configs.Terms{ClientCA: both}}
+	for _, file := range []string{one, "", both, one} {
+		cfg.Policies = append(cfg.Policies, configs.TLSPolicy{Terms: configs.Terms{ClientCA: file}})
+	}
+	all, err := ReadClients(cfg)
+	must(t, err)
+	if len(all) != 2 || all[both].Count() != 2 || all[one].Count() != 1 {
+		t.Errorf("read: %v", all)
+	}
+	write(t, one, nil)
+	if _, err := ReadClients(cfg); err == nil || !strings.Contains(err.Error(), one) {
+		t.Errorf("%v, though a policy's file is empty", err)
 	}
 }

@@ -163,7 +163,7 @@ func TestAmongEqualsTheLatestValid(t *testing.T) {
 
 func TestALPN(t *testing.T) {
 	f := newFixture(t, pemFiles("pair", leafFor(t, "mail.example")))
-	server := f.Config(ListenerTLS{ALPN: []string{"imap"}})
+	server := f.Config(ListenerTLS{Service: configs.IMAP})
 	for _, tt := range []struct {
 		offered []string
 		agreed  string
@@ -209,7 +209,7 @@ func TestVersionsAndCipherSuites(t *testing.T) {
 		{"ChaCha20", tls.VersionTLS12, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256}}, true},
 	}
 	for _, tt := range tests {
-		f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}, MinVersion: tt.minimum}, quick)
+		f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}, Terms: configs.Terms{MinVersion: tt.minimum}}, quick)
 		tt.client.ServerName, tt.client.InsecureSkipVerify = "mail.example", true
 		if _, err := handshake(f.Config(ListenerTLS{}), tt.client); (err == nil) != tt.served {
 			t.Errorf("%s: %v", tt.about, err)
@@ -250,7 +250,7 @@ func TestExplain(t *testing.T) {
 		{"", pointer(""), Refused, ""},
 	}
 	for _, tt := range tests {
-		c := f.Explain(tt.sni, tt.listenerDefault)
+		c := f.Explain(tt.sni, ListenerTLS{Default: tt.listenerDefault})
 		if c.How != tt.how || c.Name != tt.name {
 			t.Errorf("%q: %+v", tt.sni, c)
 		}

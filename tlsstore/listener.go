@@ -1,18 +1,26 @@
 package tlsstore
 
 import (
+	"cmp"
 	"crypto/tls"
 	"time"
+
+	"jackdaw/configs"
 )
 
 // ListenerTLS is what a listener adds to the store's own settings.
 type ListenerTLS struct {
-	// ALPN lists the protocols (RFC 7301) of which a client must offer one, if it offers any.
-	ALPN []string
+	// Service decides which names are served, and of which protocols (RFC 7301) a client must offer one, if it offers any.
+	Service configs.Service
 	// Default overrides the default of [tls], unless it is nil.
 	Default *string
-	// Clients have issued the certificates by which clients may say who they are; nil asks for none.
-	Clients *Clients
+	// Clients have issued the certificates by which clients may say who they are; nil asks for none, whatever policies say.
+	Clients ClientCAs
+	// Counts counts the handshakes, unless it is nil.
+	Counts *Counts
+	// Missed is called, unless it is nil, with every DNS name, in lower case, that a client asks for and no certificate
+	// has. It must not block: the handshake waits for it.
+	Missed func(name string)
 }
 
 // cipherSuites are those of TLS 1.2 that RFC 9325 section 4.2 recommends: forward secrecy and AEAD.
@@ -25,23 +33,73 @@ var cipherSuites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// Config makes the configuration of one listener. It serves all names, and follows changes of the files by itself.
+// Config makes the configuration of one listener. It serves all names, and follows changes of the files by itself. For every
+// policy there is another one behind it, made now and not for each handshake.
+//
+// A policy is that of the name whose certificate is shown: the client's name, if a certificate has it, and otherwise the
+// default's. What a client merely says counts for nothing: it could make up a name that no certificate has and a weaker
+// policy matches, and would be shown the default's certificate under the wrong terms. Nor does it escape the terms of a
+// name by leaving it out: then it is under those of the default, and not served under the name, for routes and realms as
+// for greetings.
 func (s *Store) Config(l ListenerTLS) *tls.Config {
+	l.Counts = cmp.Or(l.Counts, new(Counts))
 	fallback := s.fallback(l.Default)
-	choose := func(sni string) choice { return s.index.choose(sni, fallback) }
+	general := s.config(l, fallback, nil)
+	special := make(map[*configs.TLSPolicy]*tls.Config)
+	for i := range s.cfg.Policies {
+		policy := &s.cfg.Policies[i]
+		special[policy] = s.config(l, fallback, policy)
+	}
+	// Each handshake comes here first, and once, which no other function of a configuration can say of itself: some are
+	// passed over where a session is resumed, or are called several times. So this one counts, too.
+	general.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c := s.index.choose(hello.ServerName, fallback)
+		policy := s.cfg.Policy(c.name)
+		l.note(c.how, policy.Serves(l.Service), hello.ServerName)
+		return special[policy], nil // nil, where there is no policy, goes on with general
+	}
+	return general
+}
+
+// note counts a handshake, and tells of a name that no certificate has.
+func (l *ListenerTLS) note(how How, served bool, sni string) {
+	held := how == Exact || how == Wildcard
+	if !served {
+		how = Refused
+	}
+	l.Counts.count(how, sni)
+	if held || sni == "" {
+		return
+	}
+	if name, ok := l.Counts.miss(sni); ok && l.Missed != nil {
+		l.Missed(name)
+	}
+}
+
+// config makes the configuration of one listener for the names of one policy; nil stands for all names that have none.
+func (s *Store) config(l ListenerTLS, fallback string, policy *configs.TLSPolicy) *tls.Config {
+	terms := policy.Or(s.cfg.Terms)
+	clients := l.Clients[terms.ClientCA]
+	choose := func(sni string) choice {
+		c := s.index.choose(sni, fallback)
+		if s.cfg.Policy(c.name) != policy { // the index has changed since the policy was found
+			return choice{how: Refused}
+		}
+		return c.under(policy, terms, l.Service)
+	}
 	config := &tls.Config{
-		MinVersion:   uint16(s.cfg.MinVersion),
+		MinVersion:   uint16(terms.MinVersion),
 		CipherSuites: cipherSuites,
-		NextProtos:   l.ALPN,
+		NextProtos:   l.Service.ALPN(),
 		// Without a certificate crypto/tls answers with the alert unrecognized_name (RFC 6066 section 3).
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return s.pick(choose(hello.ServerName).pairs, hello, time.Now()), nil
 		},
-		WrapSession:   s.tickets.wrap(choose, l.Clients),
-		UnwrapSession: s.tickets.unwrap(choose, l.Clients),
+		WrapSession:   s.tickets.wrap(choose, clients),
+		UnwrapSession: s.tickets.unwrap(choose, clients),
 	}
-	if l.Clients != nil {
-		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, l.Clients.pool
+	if clients != nil {
+		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, clients.pool
 	}
 	return config
 }

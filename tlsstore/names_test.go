@@ -65,10 +65,10 @@ func TestOperatorsNamesAreConverted(t *testing.T) {
 	leaf := issue(t, devca.Options{Names: []string{"xn--bcher-kva.example"}})
 	f := newFixture(t, pemFiles("pair", leaf))
 	for _, name := range []string{"bücher.example", "BÜCHER.example", "XN--BCHER-KVA.example"} {
-		if c := f.Explain("", pointer(name)); c.How != Default || c.Default != "xn--bcher-kva.example" {
+		if c := f.Explain("", ListenerTLS{Default: pointer(name)}); c.How != Default || c.Default != "xn--bcher-kva.example" {
 			t.Errorf("the default %s: %+v", name, c)
 		}
-		if c := f.Explain(name, nil); c.How != Exact || c.Name != "xn--bcher-kva.example" {
+		if c := f.Explain(name, ListenerTLS{}); c.How != Exact || c.Name != "xn--bcher-kva.example" {
 			t.Errorf("explaining %s: %+v", name, c)
 		}
 	}

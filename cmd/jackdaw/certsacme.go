@@ -53,7 +53,7 @@ func orderProblems(ctx context.Context, config *configs.Config, store *tlsstore.
 // heldByFiles makes the test whether a valid certificate that was not ordered covers a name. It is safe for concurrent use.
 func heldByFiles(store *tlsstore.Store) func(name string) bool {
 	return func(name string) bool {
-		choice, now := store.Explain(name, nil), time.Now()
+		choice, now := store.Explain(name, tlsstore.ListenerTLS{}), time.Now()
 		return choice.Name != "" && slices.ContainsFunc(choice.Certificates, func(c tlsstore.Certificate) bool {
 			return c.Source != tlsstore.FromACME && c.NotBefore.Before(now) && now.Before(c.NotAfter)
 		})

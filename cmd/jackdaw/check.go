@@ -33,7 +33,11 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	if err != nil {
 		return err
 	}
-	clients, err := tlsstore.ReadClients(config.TLS.ClientCA)
+	clients, err := tlsstore.ReadClients(config.TLS)
+	if err != nil {
+		return err
+	}
+	keys, err := tlsstore.ReadTicketKeys(config.TLS.TicketKeys)
 	if err != nil {
 		return err
 	}
@@ -48,10 +52,7 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	printListeners(out, config, store)
 	fmt.Fprintln(out)
 	printServed(out, file, store)
-	if clients != nil {
-		fmt.Fprintf(out, "\nclient certificates: by %d authorities in %s, the user in %s\n",
-			clients.Count(), config.TLS.ClientCA, config.TLS.ClientUser)
-	}
+	printTerms(out, config.TLS, clients, keys)
 	fmt.Fprintln(out)
 	printRoutes(out, config)
 	missing := printCoverage(out, config, store)
@@ -86,7 +87,7 @@ func printListeners(out io.Writer, config *configs.Config, store *tlsstore.Store
 	fmt.Fprintln(table, "SERVICE\tADDRESS\tLISTENER\tTLS\tWITHOUT SNI\tFROM\tPLAINTEXT FROM\tPROXY FROM")
 	for _, l := range config.Listen.Listeners {
 		unnamed := "refused"
-		if c := store.Explain("", l.Default); l.TLS == configs.TLSNone {
+		if c := store.Explain("", tlsstore.ListenerTLS{Service: l.Service, Default: l.Default}); l.TLS == configs.TLSNone {
 			unnamed = "-"
 		} else if c.How == tlsstore.Default {
 			unnamed = c.Default

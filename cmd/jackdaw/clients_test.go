@@ -87,12 +87,12 @@ func TestReloadClients(t *testing.T) {
 			t.Errorf("with %.40q, a client of the first authority is served: %v", step.file, !step.first)
 		}
 	}
-	clients, err := tlsstore.ReadClients(path("clients.pem"))
+	clients, err := tlsstore.ReadClients(config.TLS)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for service, want := range map[configs.Service]tls.ClientAuthType{configs.Submission: tls.VerifyClientCertIfGiven, configs.LMTP: tls.NoClientCert} {
-		if got := setup(config, d.router, certs, clients).TLS(configs.Listener{Service: service}).ClientAuth; got != want {
+		if got := d.setup(config, d.router, certs, clients).TLS(configs.Listener{Service: service}).ClientAuth; got != want {
 			t.Errorf("clients of %s: %v, want %v", service, got, want)
 		}
 	}

@@ -126,7 +126,7 @@ func meets(pattern, name string) bool {
 
 // ofName finds the certificate that clients who ask for the name are shown; "" stands for none.
 func (c *coverage) ofName(name string) string {
-	choice := c.store.Explain(name, nil)
+	choice := c.store.Explain(name, tlsstore.ListenerTLS{})
 	if choice.How != tlsstore.Exact && choice.How != tlsstore.Wildcard {
 		return ""
 	}

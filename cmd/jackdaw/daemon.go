@@ -23,6 +23,7 @@ type daemon struct {
 	level   zap.AtomicLevel
 	log     *zap.Logger
 	tickets *tlsstore.Tickets
+	counts  *tlsstore.Counts
 	server  *proxy.Server
 	admin   *admin
 
@@ -35,7 +36,8 @@ func newDaemon(config *configs.Config) *daemon {
 	level := zap.NewAtomicLevel()
 	setLevel(level, config.Log.Level)
 	log := newLogger(config.Log.Format, level)
-	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), server: proxy.NewServer(log), admin: newAdmin(log)}
+	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), counts: new(tlsstore.Counts),
+		server: proxy.NewServer(log), admin: newAdmin(log)}
 }
 
 // newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.
@@ -53,7 +55,11 @@ func newLogger(format string, level zap.AtomicLevel) *zap.Logger {
 
 // apply goes over to a configuration. On an error everything stays as it was.
 func (d *daemon) apply(config *configs.Config) error {
-	clients, err := tlsstore.ReadClients(config.TLS.ClientCA)
+	clients, err := tlsstore.ReadClients(config.TLS)
+	if err != nil {
+		return err
+	}
+	keys, err := tlsstore.ReadTicketKeys(config.TLS.TicketKeys)
 	if err != nil {
 		return err
 	}
@@ -63,7 +69,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	}
 	router, err := backends.NewRouter(config, d.router, d.log)
 	if err == nil {
-		if err = d.server.Apply(setup(config, router, certs, clients)); err != nil {
+		if err = d.server.Apply(d.setup(config, router, certs, clients)); err != nil {
 			router.Retire(d.router)
 		}
 	}
@@ -76,6 +82,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	oldCerts, oldRouter := d.certs, d.router
 	d.config, d.certs, d.router = config, certs, router
 	d.admin.apply(config.Admin.Socket, certs)
+	d.tickets.Use(keys, d.log)
 	if oldCerts != nil && oldCerts != certs {
 		oldCerts.Close()
 	}
@@ -94,12 +101,12 @@ func setLevel(level zap.AtomicLevel, name string) {
 }
 
 // setup says to the proxy what it must know of the other parts.
-func setup(config *configs.Config, router *backends.Router, certs *tlsstore.Store, clients *tlsstore.Clients) proxy.Setup {
+func (d *daemon) setup(config *configs.Config, router *backends.Router, certs *tlsstore.Store, clients tlsstore.ClientCAs) proxy.Setup {
 	return proxy.Setup{
 		Config: config,
 		Router: router,
 		TLS: func(l configs.Listener) *tls.Config {
-			settings := tlsstore.ListenerTLS{ALPN: l.Service.ALPN(), Default: l.Default}
+			settings := tlsstore.ListenerTLS{Service: l.Service, Default: l.Default, Counts: d.counts}
 			if l.Service != configs.LMTP { // nobody logs in, and a mail server that has a certificate of its own shows that
 				settings.Clients = clients
 			}
@@ -132,6 +139,7 @@ func (d *daemon) close(ctx context.Context) error {
 	if d.certs != nil {
 		d.certs.Close()
 	}
+	d.tickets.Close()
 	if err != nil {
 		return fmt.Errorf("ending the sessions: %w", err)
 	}

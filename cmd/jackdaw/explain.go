@@ -60,6 +60,7 @@ type answer struct {
 	Listener     string           `json:"listener"`
 	SNI          string           `json:"sni,omitempty"`
 	Certificate  *tlsstore.Choice `json:"certificate,omitempty"` // none where the listener has no TLS
+	Policy       []string         `json:"policy,omitempty"`
 	Capabilities []string         `json:"capabilities,omitempty"`
 	Mechanisms   []string         `json:"mechanisms,omitempty"`
 	User         string           `json:"user,omitempty"`
@@ -103,8 +104,8 @@ func (q question) answer(ctx context.Context) (*answer, error) {
 		return a, nil
 	}
 	if listener.TLS != configs.TLSNone {
-		choice := store.Explain(q.sni, listener.Default)
-		a.Certificate = &choice
+		choice := store.Explain(q.sni, tlsstore.ListenerTLS{Service: listener.Service, Default: listener.Default})
+		a.Certificate, a.Policy = &choice, describePolicy(config.TLS, listener, choice)
 		if name, ok := store.Match(q.sni); ok {
 			peer.SNI, a.SNI = name, name
 		}
@@ -113,7 +114,7 @@ func (q question) answer(ctx context.Context) (*answer, error) {
 			a.Warnings = append(a.Warnings, fmt.Sprintf("certificate for %s: %s", q.sni, text))
 		}
 		if choice.How == tlsstore.Refused {
-			a.Failure = "the handshake is refused: no certificate for the name, and no default"
+			a.Failure = whyRefused(config.TLS, listener, choice)
 			return a, nil
 		}
 	}
@@ -184,7 +185,7 @@ func (a *answer) place(name string, config *configs.Config, listener configs.Lis
 		a.Name = address.String()
 	}
 	a.ClientInfo = describeClientInfo(place.Service)
-	a.Login = describeLogin(place.Service, place.Name, config.TLS.ClientCA != "")
+	a.Login = describeLogin(place.Service, place.Name, a.Certificate != nil && asksClients(config.TLS, listener, *a.Certificate))
 	for _, address := range place.Service.Access.Addresses {
 		a.Addresses = append(a.Addresses, address.String())
 	}
@@ -222,6 +223,7 @@ func (a *answer) print(out io.Writer) {
 	if a.Certificate != nil {
 		rows.row("certificate", describeChoice(*a.Certificate)...)
 	}
+	rows.row("policy", a.Policy...)
 	rows.row("capabilities", strings.Join(a.Capabilities, ", "))
 	rows.row("mechanisms", strings.Join(a.Mechanisms, " "))
 	rows.row("user", a.User)
