@@ -142,7 +142,7 @@ func (t *trial) told() error {
 		return err
 	}
 	t.figures[toldTime] = time.Since(began).Seconds()
-	after, err := rest(t.ctx, t.server.pid())
+	after, _, err := rest(t.ctx, t.server.pid())
 	t.figures[toldCPU] = (after - before).Seconds()
 	return err
 }

@@ -33,7 +33,11 @@ sieve      = %[6]q
 
 [log]
 level = "error" # HAProxy logs nothing, either
-`, addresses["imaps"], addresses["submission"], addresses["sieve"], s.served(), store, addresses["nowhere"])
+
+[admin]
+socket = %[7]q
+`, addresses["imaps"], addresses["submission"], addresses["sieve"], s.served(), store, addresses["nowhere"],
+		filepath.Join(b.temp, "jackdaw.sock"))
 	file := filepath.Join(b.temp, "jackdaw.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
@@ -60,7 +64,7 @@ func (t *trial) notice() error {
 	if r, err = t.renew(); err != nil {
 		return err
 	}
-	before, err := rest(t.ctx, t.server.pid())
+	before, _, err := rest(t.ctx, t.server.pid())
 	if err != nil {
 		return err
 	}
@@ -70,7 +74,7 @@ func (t *trial) notice() error {
 	if err = t.shown("imaps", r, seldom); err != nil {
 		return err
 	}
-	after, err := rest(t.ctx, t.server.pid())
+	after, _, err := rest(t.ctx, t.server.pid())
 	if err != nil {
 		return err
 	}

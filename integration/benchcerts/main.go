@@ -117,7 +117,7 @@ func (b *bench) taking() []contender {
 	})
 }
 
-// compare runs all contenders with that many certificates, in an order that changes from round to round, and prints a table.
+// compare runs all contenders with that many certificates, and prints a table.
 func (b *bench) compare(count int) error {
 	taking := b.taking()
 	if len(taking) == 0 {
@@ -132,25 +132,35 @@ func (b *bench) compare(count int) error {
 			}
 		}
 	}
-	found := make(results)
 	others, err := otherWork()
 	if err != nil {
 		return err
 	}
+	found, err := b.rotate(taking, sets)
+	found.print(os.Stdout, count, taking) // also what there is at an error
+	if err != nil {
+		return fmt.Errorf("with %d certificates: %w", count, err)
+	}
+	share, err := others()
+	fmt.Printf("Other programs took %.0f %% of the machine's processor time meanwhile.\n\n", 100*share)
+	return err
+}
+
+// rotate runs all contenders as often as there are rounds, each time in another order.
+func (b *bench) rotate(taking []contender, sets map[layout]*set) (results, error) {
+	found := make(results)
 	for round := range b.rounds {
 		for i := range taking {
 			c := taking[(i+round)%len(taking)]
 			f, err := b.again(c, sets[c.layout], found[c.name])
 			if err != nil {
-				return fmt.Errorf("%s with %d certificates: %w", c.name, count, err)
+				return found, fmt.Errorf("%s: %w", c.name, err)
 			}
+			b.progress("round %d, %s: %s s to the first handshake", round+1, c.name, number(f[startTime]))
 			found[c.name] = append(found[c.name], f)
 		}
 	}
-	found.print(os.Stdout, count, taking)
-	share, err := others()
-	fmt.Printf("Other programs took %.0f %% of the machine's processor time meanwhile.\n\n", 100*share)
-	return err
+	return found, nil
 }
 
 // again has a contender run once more, unless it takes too long.

@@ -102,22 +102,22 @@ func watchesOf(pid int) (int, error) {
 	return n, nil
 }
 
-// rest waits until a process has nothing to do: in two seconds it has used less than a hundredth of one processor. What the
-// process has spent by then is returned.
-func rest(ctx context.Context, pid int) (time.Duration, error) {
-	const window = 2 * time.Second
-	before, err := cpuTime(pid)
-	for err == nil {
+// rest waits until a process has nothing to do: in two seconds it has used less than a hundredth of one processor. One that
+// works on is watched for a minute. It returns what the process has spent by then, and how much of a processor it uses at rest.
+func rest(ctx context.Context, pid int) (spent time.Duration, share float64, err error) {
+	const window, windows = 2 * time.Second, 30
+	first, err := cpuTime(pid)
+	before := first
+	for i := 1; err == nil && i <= windows; i++ {
 		if err = sleep(ctx, window); err != nil {
 			break
 		}
-		var now time.Duration
-		if now, err = cpuTime(pid); now-before < window/100 {
-			return now, err
+		if spent, err = cpuTime(pid); spent-before < window/100 {
+			return spent, (spent - before).Seconds() / window.Seconds(), err
 		}
-		before = now
+		before = spent
 	}
-	return 0, fmt.Errorf("waiting for process %d to come to rest: %w", pid, err)
+	return spent, (spent - first).Seconds() / (windows * window).Seconds(), err
 }
 
 // sleep returns early, with an error, when ctx ends.

@@ -17,6 +17,7 @@ const (
 	startTime  = "start to first handshake, s"
 	startCPU   = "- CPU by then, s"
 	restCPU    = "- CPU by the time of rest, s"
+	restShare  = "- CPU used at rest, % of a core"
 	restRSS    = "RSS at rest, MB"
 	restPSS    = "PSS at rest, MB"
 	restPeak   = "- highest RSS by then, MB"
@@ -34,7 +35,7 @@ const (
 )
 
 var lines = []string{
-	startTime, startCPU, restCPU, restRSS, restPSS, restPeak, watches, hotCPU, coldCPU, renewTime, renewCPU, renewPeak,
+	startTime, startCPU, restCPU, restShare, restRSS, restPSS, restPeak, watches, hotCPU, coldCPU, renewTime, renewCPU, renewPeak,
 	toldTime, toldCPU, reloadTime, reloadCPU, reloadPeak,
 }
 

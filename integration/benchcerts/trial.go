@@ -79,8 +79,14 @@ func (t *trial) next() int {
 	return i
 }
 
-// renew issues the certificate that is to take the place of one that nobody has asked for.
-func (t *trial) renew() (renewed, error) { return t.issue(t.next()) }
+// renew issues the certificate that is to take the place of one that was served a moment ago.
+func (t *trial) renew() (renewed, error) {
+	i := t.next()
+	if _, err := t.shake(t.ctx, t.server, "imaps", t.nameOf(i)); err != nil {
+		return renewed{}, err
+	}
+	return t.issue(i)
+}
 
 // start waits for the first handshake.
 func (t *trial) start() error {
@@ -100,7 +106,7 @@ func (t *trial) start() error {
 
 // rest looks at the server when it has nothing more to do.
 func (t *trial) rest() error {
-	spent, err := rest(t.ctx, t.server.pid())
+	spent, share, err := rest(t.ctx, t.server.pid())
 	if err != nil {
 		return err
 	}
@@ -113,6 +119,7 @@ func (t *trial) rest() error {
 		t.figures[watches] = float64(n)
 	}
 	t.figures[restCPU] = spent.Seconds()
+	t.figures[restShare] = 100 * share
 	t.figures[restRSS] = megabytes(m.resident)
 	t.figures[restPSS] = megabytes(m.proportional)
 	t.figures[restPeak] = megabytes(m.peak)
