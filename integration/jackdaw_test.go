@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -18,9 +17,12 @@ import (
 
 // frontend is what a jackdaw can be like. The zero value knows its clients by their passwords.
 type frontend struct {
-	v6                         bool   // listens on ::1, too
-	socket                     string // on which it listens for LMTP; "": one that is made for that
-	listen, tls, users, limits string // more lines for these tables
+	v6                         bool      // listens on ::1, too
+	socket                     string    // on which it listens for LMTP; "": one that is made for that
+	servant                    bool      // it runs as the servant, who may not read everything
+	ca                         *devca.CA // has issued its certificates; nil: one that is made for that
+	certificates               string    // more places for these, as the configuration has them
+	listen, tls, users, limits string    // more lines for these tables
 }
 
 // jackdaw is the program under test, between clients and stores.
@@ -31,8 +33,7 @@ type jackdaw struct {
 	host   string
 	ports6 map[string]string // on ::1, by the names of services
 	file   string            // its configuration
-	ca     *devca.CA
-	dir    string // the authority is in ca.pem, certificates are in certs
+	dir    string            // the authority is in ca.pem, certificates are in certs
 }
 
 // startJackdaw runs jackdaw with what the parts say of routes and backends, until the test ends. It listens for all that
@@ -46,19 +47,17 @@ func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
 	t.Helper()
 	needServers(t)
 	program := built(t)
-	ca, err := devca.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	jd := &jackdaw{frontend: f, t: t, host: newHost(), ports6: make(map[string]string), ca: ca, dir: t.TempDir()}
+	jd := &jackdaw{frontend: f, t: t, host: newHost(), ports6: make(map[string]string), dir: serverDir(t)}
 	jd.file = filepath.Join(jd.dir, "jackdaw.toml")
+	if f.ca == nil {
+		jd.ca = newCA(t)
+	}
 	if f.socket == "" {
 		jd.socket = newSocket(t)
 	}
-	if err := os.Mkdir(filepath.Join(jd.dir, "certs"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	write(t, jd.caFile(), string(ca.PEM))
+	mustMkdir(t, jd.certDir(), 0o700)
+	give(t, jd.certDir())
+	write(t, jd.caFile(), string(jd.ca.PEM))
 	for _, name := range []string{"mail.a.example", "mail.b.example", "mail.c.example"} {
 		jd.certify(name)
 	}
@@ -68,7 +67,7 @@ func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
 		}
 	}
 	jd.configure(parts...)
-	jd.process = startProcess(t, filepath.Join(jd.dir, "log"), exec.Command(program, "serve", "-c", jd.file))
+	jd.process = startProcess(t, filepath.Join(jd.dir, "log"), jd.command(program, "serve", "-c", jd.file))
 	for _, service := range servedBy(parts) {
 		jd.answers(t, "tcp", jd.at(ports()[service]))
 	}
@@ -78,6 +77,25 @@ func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
 		}
 	})
 	return jd
+}
+
+// command is a program that is run as jackdaw is.
+func (jd *jackdaw) command(program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program, args...)
+	if jd.servant {
+		cmd = asServant(jd.t, cmd)
+	}
+	return cmd
+}
+
+// newCA is an authority of the test's own.
+func newCA(t testing.TB) *devca.CA {
+	t.Helper()
+	ca, err := devca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
 }
 
 // newSocket is a path for a socket that everybody can reach.
@@ -108,6 +126,7 @@ func (jd *jackdaw) knows(stores ...*store) {
 
 func (jd *jackdaw) at(port string) string { return net.JoinHostPort(jd.host, port) }
 func (jd *jackdaw) caFile() string        { return filepath.Join(jd.dir, "ca.pem") }
+func (jd *jackdaw) certDir() string       { return filepath.Join(jd.dir, "certs") }
 
 // at6 is the address on ::1 where a service is.
 func (jd *jackdaw) at6(service string) string { return net.JoinHostPort("::1", jd.ports6[service]) }
@@ -116,7 +135,8 @@ func (jd *jackdaw) at6(service string) string { return net.JoinHostPort("::1", j
 func (jd *jackdaw) configure(parts ...string) {
 	jd.t.Helper()
 	write(jd.t, jd.file, expand(commonConfig, map[string]string{
-		"listeners": jd.listeners(parts), "listen": jd.listen, "tls": jd.frontend.tls, "users": jd.users, "limits": jd.limits,
+		"listeners": jd.listeners(parts), "listen": jd.listen, "certificates": jd.certificates, "tls": jd.frontend.tls,
+		"users": jd.users, "limits": jd.limits,
 	})+strings.Join(parts, "\n"))
 }
 
@@ -126,7 +146,7 @@ $listeners
 $listen
 
 [tls]
-certificates = ["certs"]
+certificates = ["certs", $certificates]
 default = "mail.a.example"
 $tls
 
@@ -196,11 +216,12 @@ func (jd *jackdaw) certify(name string) devca.Leaf {
 	jd.t.Helper()
 	leaf, err := jd.ca.Issue(devca.Options{Names: []string{name, jd.host}})
 	if err == nil {
-		err = leaf.Write(filepath.Join(jd.dir, "certs"), name)
+		err = leaf.Write(jd.certDir(), name)
 	}
 	if err != nil {
 		jd.t.Fatal(err)
 	}
+	give(jd.t, filepath.Join(jd.certDir(), name+".key"))
 	return leaf
 }
 

@@ -35,6 +35,9 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(scratch)
+	if err := os.Chmod(scratch, 0o755); err != nil { // the servant runs what is in it
+		panic(err)
+	}
 	return m.Run()
 }
 
