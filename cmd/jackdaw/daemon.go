@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"os"
-	"reflect"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -28,7 +27,7 @@ type daemon struct {
 	admin   *admin
 
 	config *configs.Config // what is served now; nil before the first
-	certs  *tlsstore.Store
+	certs  *certificates
 	router *backends.Router
 }
 
@@ -63,9 +62,9 @@ func (d *daemon) apply(config *configs.Config) error {
 	if err != nil {
 		return err
 	}
-	certs := d.certs
-	if d.config == nil || !reflect.DeepEqual(d.config.TLS, config.TLS) || d.config.Hostname != config.Hostname {
-		certs = tlsstore.Open(tlsstore.Options{TLS: config.TLS, Hostname: config.Hostname, Tickets: d.tickets, Log: d.log})
+	certs, err := d.openCertificates(config)
+	if err != nil {
+		return err
 	}
 	router, err := backends.NewRouter(config, d.router, d.log)
 	if err == nil {
@@ -81,7 +80,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	}
 	oldCerts, oldRouter := d.certs, d.router
 	d.config, d.certs, d.router = config, certs, router
-	d.admin.apply(config.Admin.Socket, certs)
+	d.admin.apply(config.Admin.Socket, certs.Store)
 	d.tickets.Use(keys, d.log)
 	if oldCerts != nil && oldCerts != certs {
 		oldCerts.Close()
@@ -101,12 +100,12 @@ func setLevel(level zap.AtomicLevel, name string) {
 }
 
 // setup says to the proxy what it must know of the other parts.
-func (d *daemon) setup(config *configs.Config, router *backends.Router, certs *tlsstore.Store, clients tlsstore.ClientCAs) proxy.Setup {
+func (d *daemon) setup(config *configs.Config, router *backends.Router, certs *certificates, clients tlsstore.ClientCAs) proxy.Setup {
 	return proxy.Setup{
 		Config: config,
 		Router: router,
 		TLS: func(l configs.Listener) *tls.Config {
-			settings := tlsstore.ListenerTLS{Service: l.Service, Default: l.Default, Counts: d.counts}
+			settings := tlsstore.ListenerTLS{Service: l.Service, Default: l.Default, Counts: d.counts, Missed: certs.ask}
 			if l.Service != configs.LMTP { // nobody logs in, and a mail server that has a certificate of its own shows that
 				settings.Clients = clients
 			}
@@ -126,6 +125,7 @@ func (d *daemon) reload(file string) {
 		d.log.Error("reload failed, nothing has changed", zap.String("file", file), zap.Error(err))
 		return
 	}
+	d.certs.look()
 	d.log.Info("reloaded", zap.String("file", file))
 }
 

@@ -21,7 +21,7 @@ func TestBackoff(t *testing.T) {
 		var tries []time.Time
 		ca.validate = func(string, string, string) error {
 			tries = append(tries, time.Now())
-			return errors.New("the name leads\nelsewhere")
+			return errors.New("the name leads\telse\nwhere")
 		}
 		f := run(t, ca, dir, Options{}, "mail.example.net")
 		f.after(10 * day)
@@ -39,7 +39,7 @@ func TestBackoff(t *testing.T) {
 		f.logged(len(tries), "certificate not ordered")
 		s := f.status("mail.example.net")
 		said := "answering http-01: acme: authorization error for mail.example.net: " +
-			"403 urn:ietf:params:acme:error:unauthorized: the name leads elsewhere"
+			"403 urn:ietf:params:acme:error:unauthorized: the name leads?else; where"
 		note := fmt.Sprintf("failed %d times, last on 2000-01-", len(tries))
 		if s.Failures != len(tries) || s.Error != said || !strings.HasPrefix(s.Note(), note) {
 			t.Errorf("%+v", s)
@@ -301,5 +301,36 @@ func TestUselessCertificate(t *testing.T) {
 		if read(t, dir, certificates, "mail.example.net.pem") != good {
 			t.Error("the good one is gone")
 		}
+	})
+}
+
+// TestMovedAway: a name that leads elsewhere by now is tried until its certificate has expired long ago, and then forgotten.
+func TestMovedAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		f := run(t, ca, dir, Options{Domains: []string{"a.example"}}, "mail.{domain}")
+		f.ask("mail.a.example")
+		ca.change(func() { ca.validate = func(string, string, string) error { return errors.New("no") } })
+		f.after(100 * day)
+		if s := f.status("mail.a.example"); s.OnDemand || s.Failures < 30 || s.Next.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		f.after(forget - 10*day + 2*lookEvery)
+		if list := f.Status(); len(list) != 0 {
+			t.Errorf("not forgotten: %+v", list)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "*", "mail.a.example.*")); left != nil {
+			t.Errorf("%q are left over", left)
+		}
+	})
+}
+
+// TestClockWasWrong: what has failed in the future keeps nobody waiting.
+func TestClockWasWrong(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		for name, last := range map[string]string{"wrong": "2040-01-01T00:00:00Z", "late": "2000-01-01T00:00:30Z"} {
+			keep(t, `{"count":1,"last":"`+last+`","next":"2040-01-01T00:01:00Z"}`, dir, failures, "mail."+name+".example.json")
+		}
+		f := run(t, ca, dir, Options{}, "mail.wrong.example", "mail.late.example")
+		f.ordered("mail.wrong.example")
 	})
 }

@@ -28,7 +28,8 @@ func TestBrokenCertificate(t *testing.T) {
 		f.logged(1, "problem with the cache")
 		said := f.logs.FilterMessageSnippet("problem with the cache").All()[0].Context[0].String
 		for _, want := range []string{
-			"mail.a.example.pem: tls: failed to find any PEM data", "mail.a.example.json: unexpected end",
+			"mail.a.example.pem: tls: failed to find any PEM data in certificate input; reading ",
+			"mail.a.example.json: unexpected end",
 			"mail.example.net.pem: x509: certificate is valid for mail.b.example, not mail.example.net",
 		} {
 			if !strings.Contains(said, want) {

@@ -104,16 +104,16 @@ func (m *Manager) listen(former *Manager) error {
 		former = new(Manager)
 	}
 	var err error
-	if m.http, err = m.entrance(http01, m.Config.HTTP, former.http); err != nil {
+	if m.http, err = m.openEntrance(http01, m.Config.HTTP, former.http); err != nil {
 		return err
 	}
-	if m.tlsALPN, err = m.entrance(tlsALPN01, m.Config.TLSALPN, former.tlsALPN); err != nil {
+	if m.tlsALPN, err = m.openEntrance(tlsALPN01, m.Config.TLSALPN, former.tlsALPN); err != nil {
 		m.leave()
 	}
 	return err
 }
 
-func (m *Manager) entrance(kind string, address configs.Address, former *entrance) (*entrance, error) {
+func (m *Manager) openEntrance(kind string, address configs.Address, former *entrance) (*entrance, error) {
 	switch {
 	case address == configs.Address{}:
 		return nil, nil

@@ -53,7 +53,8 @@ func (w *wishes) fits(name string) bool {
 	return false
 }
 
-// wanting returns the name or pattern of the configuration that wants a name, or "". It may ask a directory.
+// wanting returns the name or pattern of the configuration that wants a name, or "". It may ask a directory; with an error
+// comes the pattern that would want the name if the directory says so.
 func (w *wishes) wanting(ctx context.Context, name string) (string, error) {
 	if w.exact[name] {
 		return name, nil

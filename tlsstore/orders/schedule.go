@@ -12,6 +12,7 @@ const (
 	lookEvery  = time.Hour        // at all that lies in the cache: other frontends change it
 	leaseRetry = 5 * time.Second  // while another frontend has the lease
 	askLimit   = 10 * time.Second // of one question whether a domain is known
+	lookLimit  = time.Minute      // of all such questions about what lies in the cache
 
 	maxNewNames = 20                  // in an hour, of those that clients ask for; Let's Encrypt takes 100 of an account
 	forget      = 30 * 24 * time.Hour // after a certificate has expired that nobody wants
@@ -50,31 +51,39 @@ func (m *Manager) run(ctx context.Context) {
 func (m *Manager) lookAround(ctx context.Context) {
 	list, err := m.look(ctx)
 	fresh := make(map[string]entry, len(list))
+	problems := []error{err}
 	for _, s := range list {
 		if s.useless(time.Now()) {
-			err = errors.Join(err, m.cache.remove(certificates, s.Name+".pem"), m.cache.clearFailure(s.Name))
+			problems = append(problems, m.cache.remove(certificates, s.Name+".pem"), m.cache.clearFailure(s.Name))
 		}
 		if s.Problem != "" {
-			err = errors.Join(err, errors.New(s.Problem))
+			problems = append(problems, errors.New(s.Problem))
 		}
 		fresh[s.Name] = entry{s, m.entries[s.Name].asked}
 	}
-	if err == nil {
-		m.problem = ""
-	} else if text := oneLine(err); text != m.problem {
-		m.problem = text
-		m.Log.Warn("problem with the cache of certificates", zap.String("problem", text))
-	}
+	m.report(errors.Join(problems...))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.entries = fresh
 }
 
-// useless tells whether there are files of a name that can be thrown away: nobody waits for a certificate, there was no
-// valid one for long, and no order has failed for as long.
+// report logs what is wrong with the cache, unless it was logged before.
+func (m *Manager) report(err error) {
+	problem := ""
+	if err != nil {
+		problem = oneLine(err)
+	}
+	if problem != "" && problem != m.problem {
+		m.Log.Warn("problem with the cache of certificates", zap.String("problem", problem))
+	}
+	m.problem = problem
+}
+
+// useless tells whether there are files of a name that can be thrown away: the certificate has expired long ago, or there
+// is none and long ago was the last order that has failed; and nobody but clients can want another.
 func (s Status) useless(now time.Time) bool {
 	last := s.NotAfter
-	if s.Failed.After(last) {
+	if last.IsZero() {
 		last = s.Failed
 	}
 	return (s.By != s.Name || s.Held) && !last.IsZero() && now.After(last.Add(forget))
@@ -89,13 +98,13 @@ func (m *Manager) admit(ctx context.Context) {
 	for name := range asked {
 		by, err := m.wanting(ctx, name)
 		if err != nil {
-			m.Log.Warn("a certificate may be wanted or not", zap.String("name", name), zap.Error(err))
+			m.Log.Debug("a certificate may be wanted or not", zap.String("name", name), zap.Error(err))
 		}
 		if err != nil || by == "" {
 			continue
 		}
 		s := m.lookAt(name, by)
-		isNew := s.OnDemand && s.NotAfter.IsZero() && s.Failures == 0
+		isNew := s.OnDemand && s.Failures == 0
 		if !isNew || m.admitNew(name) {
 			m.set(entry{s, true})
 		}

@@ -23,7 +23,7 @@ type Status struct {
 	Next time.Time `json:"next,omitzero"`
 	// Held says that another certificate covers the name, so that none is ordered.
 	Held bool `json:"held,omitempty"`
-	// OnDemand says that there is no valid certificate, and none is ordered before a client asks for it.
+	// OnDemand says that there is no certificate, and none is ordered before a client asks for it.
 	OnDemand bool `json:"on_demand,omitempty"`
 	// Failures counts the orders that have failed since the last that has not; Failed and Error are of the last of them.
 	Failures int       `json:"failures,omitempty"`
@@ -74,8 +74,11 @@ func Read(ctx context.Context, o Options) ([]Status, error) {
 	return list, err
 }
 
-// look finds out about all names. The list is good even where there is an error, which is about some of them.
+// look finds out about all names. The list is good even where there is an error. A name of which nobody can say whether it
+// is wanted is taken for wanted.
 func (m *Manager) look(ctx context.Context) (list []Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
 	names, err := m.cache.names()
 	for name := range m.wishes.exact {
 		if !slices.Contains(names, name) {
@@ -83,9 +86,9 @@ func (m *Manager) look(ctx context.Context) (list []Status, err error) {
 		}
 	}
 	for _, name := range names {
-		by, wantErr := m.wishes.wanting(ctx, name)
-		if wantErr != nil {
-			err = errors.Join(err, fmt.Errorf("asking whether %s is wanted: %w", name, wantErr))
+		by, unsure := m.wishes.wanting(ctx, name)
+		if unsure != nil && err == nil { // one of them is enough
+			err = fmt.Errorf("asking whether %s is wanted: %w", name, unsure)
 		}
 		list = append(list, m.lookAt(name, by))
 	}
@@ -105,14 +108,15 @@ func (m *Manager) lookAt(name, by string) Status {
 	if leaf != nil {
 		s.NotAfter, s.Next = leaf.NotAfter, renewal(leaf)
 	}
-	if f.Next.After(s.Next) {
+	// What has failed in the future has failed while the clock was wrong; it must not keep anybody waiting until then.
+	if f.Next.After(s.Next) && !f.Last.After(now.Add(time.Hour)) {
 		s.Next = f.Next
 	}
 	s.Held = m.Held != nil && m.Held(name)
 	if s.Held || by == "" {
 		s.Next = time.Time{}
 	} else {
-		s.OnDemand = by != name && now.After(s.NotAfter)
+		s.OnDemand = by != name && s.NotAfter.IsZero()
 	}
 	return s
 }
@@ -128,7 +132,7 @@ func renewal(leaf *x509.Certificate) time.Time {
 // oneLine writes an error, in which there may be words of the authority, so that it can stand in a table.
 func oneLine(err error) string {
 	const most = 1000
-	text := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "?")), " ")
+	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "?"), "\n", "; ")
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?'

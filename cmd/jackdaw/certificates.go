@@ -1,0 +1,75 @@
+package main
+
+import (
+	"os"
+	"reflect"
+	"slices"
+
+	"jackdaw/configs"
+	"jackdaw/tlsstore"
+	"jackdaw/tlsstore/orders"
+)
+
+// certificates are what clients are shown, and the orders for what there is not yet.
+type certificates struct {
+	*tlsstore.Store
+	orders *orders.Manager // nil: nothing is ordered
+}
+
+// openCertificates makes them, or returns the present ones where the configuration changes nothing. The only error is that
+// an address for challenges cannot be listened on.
+func (d *daemon) openCertificates(config *configs.Config) (*certificates, error) {
+	if d.config != nil && sameCertificates(d.config, config) {
+		return d.certs, nil
+	}
+	dir := acmeDirectory(config)
+	if dir != "" {
+		_ = os.MkdirAll(dir, 0o700) // where that fails, the store says so, and each order
+	}
+	c := &certificates{Store: tlsstore.Open(tlsstore.Options{
+		TLS: config.TLS, Hostname: config.Hostname, ACME: dir, Tickets: d.tickets, Log: d.log,
+	})}
+	if dir == "" {
+		return c, nil
+	}
+	var former *orders.Manager
+	if d.certs != nil {
+		former = d.certs.orders
+	}
+	var err error
+	c.orders, err = orders.Open(orders.Options{
+		Config: config.ACME, Domains: config.Domains(), Held: heldByFiles(c.Store), Log: d.log,
+	}, former)
+	if err != nil {
+		c.Store.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func sameCertificates(a, b *configs.Config) bool {
+	return a.Hostname == b.Hostname && reflect.DeepEqual(a.TLS, b.TLS) && reflect.DeepEqual(a.ACME, b.ACME) &&
+		slices.Equal(a.Domains(), b.Domains())
+}
+
+// ask has a name ordered that a client asks for in vain, if the configuration wants that.
+func (c *certificates) ask(name string) {
+	if c.orders != nil {
+		c.orders.Ask(name)
+	}
+}
+
+// look has the orders notice what an operator has changed by hand.
+func (c *certificates) look() {
+	if c.orders != nil {
+		c.orders.Look()
+	}
+}
+
+// Close ends the orders, and the watching of the files.
+func (c *certificates) Close() {
+	if c.orders != nil {
+		c.orders.Close()
+	}
+	c.Store.Close()
+}
