@@ -10,8 +10,6 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
-
-	"jackdaw/tlsstore"
 )
 
 // What one daemon does for those who ask. They are jackdaw's own commands, whose questions are short.
@@ -28,16 +26,16 @@ const (
 // close are for one goroutine.
 type admin struct {
 	log    *zap.Logger
-	certs  atomic.Pointer[tlsstore.Store] // what is served now
-	socket *adminSocket                   // nil: nobody can ask
-	stop   func()                         // closes socket
+	certs  atomic.Pointer[certificates] // what is served now
+	socket *adminSocket                 // nil: nobody can ask
+	stop   func()                       // closes socket
 }
 
 func newAdmin(log *zap.Logger) *admin { return &admin{log: log} }
 
 // apply goes over to what is served now, and to the socket at path; "" is none. A socket that stays where it is goes on. One
 // that cannot be made is no reason to end: that is logged, and the next call tries again.
-func (a *admin) apply(path string, certs *tlsstore.Store) {
+func (a *admin) apply(path string, certs *certificates) {
 	a.certs.Store(certs)
 	if a.socket != nil && a.socket.path == path && a.socket.reachable() {
 		return
@@ -107,7 +105,10 @@ func (a *admin) answerCerts(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if err := reportCerts(a.certs.Load(), filter).writeJSON(w); err != nil {
+	certs := a.certs.Load()
+	report := reportCerts(certs.Store, filter)
+	report.addOrders(certs.status())
+	if err := report.writeJSON(w); err != nil {
 		a.log.Debug("answer on the admin socket cut off", zap.String("path", r.URL.Path), zap.Error(err))
 	}
 }

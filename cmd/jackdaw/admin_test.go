@@ -17,7 +17,6 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
-	"jackdaw/tlsstore"
 )
 
 // adminFixture is an admin that knows one certificate, for mail.example, and the log that it writes.
@@ -25,7 +24,7 @@ type adminFixture struct {
 	*admin
 	t     *testing.T
 	dir   string
-	certs *tlsstore.Store
+	certs *certificates
 	logs  *observer.ObservedLogs
 }
 
@@ -41,7 +40,7 @@ func newAdminFixture(t *testing.T) *adminFixture {
 	must(t, err)
 	must(t, os.Mkdir(filepath.Join(dir, "certs"), 0o700))
 	must(t, leaf.Write(filepath.Join(dir, "certs"), "mail"))
-	certs := openCerts(&configs.Config{TLS: configs.TLS{Certificates: []string{filepath.Join(dir, "certs")}}})
+	certs := &certificates{Store: openCerts(&configs.Config{TLS: configs.TLS{Certificates: []string{filepath.Join(dir, "certs")}}})}
 	t.Cleanup(certs.Close)
 	core, logs := observer.New(zapcore.WarnLevel)
 	f := &adminFixture{admin: newAdmin(zap.New(core)), t: t, dir: dir, certs: certs, logs: logs}

@@ -66,6 +66,14 @@ func (c *certificates) look() {
 	}
 }
 
+// status tells where the orders stand.
+func (c *certificates) status() []orders.Status {
+	if c.orders == nil {
+		return nil
+	}
+	return c.orders.Status()
+}
+
 // Close ends the orders, and the watching of the files.
 func (c *certificates) Close() {
 	if c.orders != nil {

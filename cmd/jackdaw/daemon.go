@@ -80,7 +80,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	}
 	oldCerts, oldRouter := d.certs, d.router
 	d.config, d.certs, d.router = config, certs, router
-	d.admin.apply(config.Admin.Socket, certs.Store)
+	d.admin.apply(config.Admin.Socket, certs)
 	d.tickets.Use(keys, d.log)
 	if oldCerts != nil && oldCerts != certs {
 		oldCerts.Close()
