@@ -96,12 +96,12 @@ func (s *Store) ready(p *pair, cert *tls.Certificate) {
 func (s *Store) load(p *pair, chainFile, keyFile *file) (*tls.Certificate, error) {
 	inChain, err := s.scanner.unsealed(chainFile)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s", chainFile.path(), reason(err))
+		return nil, fmt.Errorf("%s: %w", chainFile.path(), bare(err))
 	}
 	inKey := inChain
 	if keyFile != chainFile {
 		if inKey, err = s.scanner.unsealed(keyFile); err != nil {
-			return nil, fmt.Errorf("%s: %s", keyFile.path(), reason(err))
+			return nil, fmt.Errorf("%s: %w", keyFile.path(), bare(err))
 		}
 	}
 	c := slices.IndexFunc(inChain.chains, func(c chain) bool { return c.id == p.id })

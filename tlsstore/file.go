@@ -3,7 +3,6 @@ package tlsstore
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"io"
 	"io/fs"
@@ -108,11 +107,23 @@ func (s *scanner) look(f *file) *reading {
 	}
 	r := &reading{file: f}
 	err := s.open(r, func(data []byte) error { return s.sort(r, data) })
-	if r.gone = errors.Is(err, fs.ErrNotExist); err != nil && (!r.gone || f.link) {
-		r.broken, r.problem = true, reason(err)
+	if ours(err) && f.print != 0 {
+		return nil
+	}
+	if r.gone = errors.Is(err, fs.ErrNotExist); err != nil && (!r.gone || f.missed()) {
+		r.broken, r.problem = true, bare(err).Error()
 	}
 	return r
 }
+
+// ours reports whether an error is about this process or machine, and says nothing of a file.
+func ours(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
+// missed reports whether somebody wanted there to be a file: a symlink leads to it, or it is a configured place. That of ACME
+// comes with the first certificate.
+func (f *file) missed() bool { return f.link && !(f.dir.acme && f.dir.real == "") }
 
 // unsealed reads a file with its private keys.
 func (s *scanner) unsealed(f *file) (p parsed, err error) {
@@ -219,10 +230,10 @@ func fingerprint(info fs.FileInfo) uint64 {
 	return max(maphash.Comparable(seed, which), 1)
 }
 
-// reason describes an error without the path, which stands beside it, or is the name of a file that a symlink led to.
-func reason(err error) string {
+// bare returns an error without the path, which stands beside it, or is the name of a file that a symlink led to.
+func bare(err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
-		err = pathErr.Err
+		return pathErr.Err
 	}
-	return fmt.Sprint(err)
+	return err
 }

@@ -30,6 +30,7 @@ var quick = tuning{
 	rescan:   time.Hour,
 	grace:    time.Hour,
 	cache:    800,
+	verify:   100,
 }
 
 var testCA = sync.OnceValues(devca.New)

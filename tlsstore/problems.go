@@ -48,9 +48,9 @@ func (r *registry) describePlaces() {
 				delete(r.found, d)
 			}
 		}
-		for _, d := range r.tree.dirs {
-			r.found.set(r.log, d, Problem{d.path, d.problem})
-		}
+	}
+	for _, d := range r.tree.entered {
+		r.found.set(r.log, d, Problem{d.path, d.problem})
 	}
 	var missing Problem
 	if d := r.cfg.Default; d != nil && *d != "" && len(r.index.lookup(indexed(*d)).pairs) == 0 {
@@ -93,7 +93,7 @@ func (r *registry) problemOfPair(p *pair, excused map[*file]bool, now time.Time)
 
 func (r *registry) problemOfFile(f *file, excused map[*file]bool) Problem {
 	switch {
-	case excused[f], f.gone && !f.link:
+	case excused[f], f.gone && !f.missed():
 		return Problem{}
 	case f.broken:
 		return Problem{f.path(), r.faults[f]}

@@ -42,6 +42,21 @@ func newRegistry(s *Store) *registry {
 	}
 }
 
+// take learns which files are gone, and what is in others.
+func (r *registry) take(lost map[*file]bool, readings []*reading) {
+	for f := range lost {
+		r.replace(f, nil)
+	}
+	fresh := false
+	for _, reading := range readings {
+		r.replace(reading.file, reading)
+		fresh = fresh || reading.fresh
+	}
+	if fresh {
+		r.completeLone()
+	}
+}
+
 // replace takes what is in a file now for what was in it before. nil is a file that is gone.
 func (r *registry) replace(f *file, now *reading) {
 	if now == nil {
@@ -149,7 +164,7 @@ func (r *registry) learned(f *file, p parsed, err error) {
 	}
 	r.files[f] = true
 	if err != nil {
-		r.fault(f, reason(err))
+		r.fault(f, bare(err).Error())
 		return
 	}
 	f.keys = publicKeys(p.keys)

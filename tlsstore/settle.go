@@ -66,7 +66,7 @@ func (r *registry) assess(p *pair) {
 	r.use(p, key)
 	if p.complete && !r.starting {
 		var err error
-		if c.cert, err = r.load(p, chain, key); err != nil {
+		if c.cert, err = r.load(p, chain, key); err != nil && !ours(err) {
 			p.complete, p.trouble = false, err.Error()
 		}
 	}

@@ -71,6 +71,7 @@ type tuning struct {
 	rescan   time.Duration // between searches where it is possible: a network file system tells nothing of other hosts
 	grace    time.Duration // that a certificate serves after all of its files are gone
 	cache    int           // pairs
+	verify   int           // private keys at a time, some milliseconds' worth
 }
 
 var usual = tuning{
@@ -81,13 +82,11 @@ var usual = tuning{
 	rescan:   5 * time.Minute,
 	grace:    time.Minute,
 	cache:    cacheSize,
+	verify:   100,
 }
 
-// Private keys are verified in the background with a fraction of a core.
-const (
-	verifyAtOnce = 100 // keys, some milliseconds' worth
-	verifyPause  = 25 * time.Millisecond
-)
+// verifyPause is how long the background rests after some private keys, so that it takes but a fraction of a core.
+const verifyPause = 25 * time.Millisecond
 
 // Open reads the certificates and begins to watch them. What cannot be read is logged, stands in Problems, and keeps
 // nothing else from being served. Close must be called.
@@ -196,18 +195,8 @@ func (s *Store) update(changed changes) (searched bool) {
 			found(f)
 		}
 	})
-	fresh := false
-	for f := range lost {
-		s.registry.replace(f, nil)
-	}
-	for _, r := range readings {
-		s.registry.replace(r.file, r)
-		fresh = fresh || r.fresh
-	}
-	if fresh {
-		s.registry.completeLone()
-	}
 	s.registry.searched = searched
+	s.registry.take(lost, readings)
 	s.registry.settle(time.Now())
 	return searched
 }
@@ -232,7 +221,7 @@ func (s *Store) visit(changed changes, files, lost map[*file]bool) bool {
 
 // verifySome verifies some of the private keys that have been trusted since the start.
 func (s *Store) verifySome() {
-	some := s.sealed[:min(verifyAtOnce, len(s.sealed))]
+	some := s.sealed[:min(s.tuning.verify, len(s.sealed))]
 	s.sealed = s.sealed[len(some):]
 	for _, f := range some {
 		s.registry.verify(f)
@@ -270,7 +259,7 @@ func (s *Store) recheck() {
 			for _, f := range []*file{p.chain, p.key} {
 				f.young = true
 				if r := s.scanner.look(f); r != nil {
-					s.registry.replace(f, r)
+					s.registry.take(nil, []*reading{r})
 				}
 			}
 			s.registry.touched[p] = true

@@ -33,10 +33,16 @@ type tree struct {
 	byPath map[string]*dir
 
 	searches int // so far
-	entries  int // of this search
-	steady   string
-	found    func(*file) // takes the files that are to be looked at
-	lost     []*file     // that were there before
+	walk
+}
+
+// walk is what one search or visit has come to.
+type walk struct {
+	found   func(*file) // takes the files that are to be looked at
+	lost    []*file     // that were there before
+	entered []*dir      // that were searched
+	entries int
+	steady  string // of resolve
 }
 
 // dir is a directory.
@@ -63,10 +69,9 @@ func newTree(places []string, acme string, w *watcher) *tree {
 
 // search goes through all directories. It hands every file to found, and returns those that are there no longer.
 func (t *tree) search(found func(*file)) (lost []*file) {
-	t.found, t.lost, t.byPath = found, nil, nil
+	t.walk, t.byPath = walk{found: found}, nil
 	t.through = make(map[string][]*dir)
 	t.searches++
-	t.entries = 0
 	t.watcher.begin()
 	for _, place := range t.top.files {
 		t.follow(place, 0)
@@ -86,8 +91,7 @@ func (t *tree) search(found func(*file)) (lost []*file) {
 
 // visit looks only at what a change of path can mean. It returns false where it takes a search to know that.
 func (t *tree) visit(path string, found func(*file)) (lost []*file, ok bool) {
-	t.found, t.lost, t.byPath = found, nil, nil
-	t.steady = ""
+	t.walk, t.byPath = walk{found: found}, nil
 	if t.dirs[path] != nil || t.through[path] != nil {
 		return nil, false // a directory itself
 	}
@@ -179,6 +183,7 @@ func (t *tree) enter(path, real string, acme bool, depth int) {
 		return // a symlink has led back here
 	}
 	d.search = t.searches
+	t.entered = append(t.entered, d)
 	d.problem = ""
 	if depth > maxDepth {
 		d.problem = fmt.Sprintf("more than %d directories deep", maxDepth)
@@ -187,7 +192,7 @@ func (t *tree) enter(path, real string, acme bool, depth int) {
 	t.watcher.add(real)
 	entries, err := os.ReadDir(real)
 	if err != nil {
-		d.problem = reason(err)
+		d.problem = bare(err).Error()
 		return
 	}
 	if t.entries += len(entries); t.entries > maxEntries {
