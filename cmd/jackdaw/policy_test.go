@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
@@ -24,7 +25,10 @@ type host struct {
 	ca  *devca.CA
 }
 
+// newHost makes one for daemons that leave nothing behind.
 func newHost(t *testing.T) host {
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	ca, err := devca.New()
 	if err != nil {
 		t.Fatal(err)
