@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"math"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -10,6 +12,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
+
+	"jackdaw/tlsstore"
 )
 
 // What one daemon does for those who ask. They are jackdaw's own commands, whose questions are short.
@@ -26,12 +30,15 @@ const (
 // close are for one goroutine.
 type admin struct {
 	log    *zap.Logger
+	counts *tlsstore.Counts
 	certs  atomic.Pointer[certificates] // what is served now
 	socket *adminSocket                 // nil: nobody can ask
 	stop   func()                       // closes socket
 }
 
-func newAdmin(log *zap.Logger) *admin { return &admin{log: log} }
+func newAdmin(log *zap.Logger, counts *tlsstore.Counts) *admin {
+	return &admin{log: log, counts: counts}
+}
 
 // apply goes over to what is served now, and to the socket at path; "" is none. A socket that stays where it is goes on. One
 // that cannot be made is no reason to end: that is logged, and the next call tries again.
@@ -95,6 +102,7 @@ func (a *admin) listen(path string) error {
 func (a *admin) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /certs", a.answerCerts)
+	mux.HandleFunc("GET /missed", a.answerMissed)
 	return mux
 }
 
@@ -104,11 +112,25 @@ func (a *admin) answerCerts(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
 	certs := a.certs.Load()
 	report := reportCerts(certs.Store, filter)
 	report.addOrders(certs.status())
-	if err := report.writeJSON(w); err != nil {
-		a.log.Debug("answer on the admin socket cut off", zap.String("path", r.URL.Path), zap.Error(err))
+	if filter == (certsFilter{}) {
+		handshakes := a.counts.Handshakes()
+		report.Handshakes = &handshakes
+	}
+	a.answer(w, r, report.writeJSON)
+}
+
+func (a *admin) answerMissed(w http.ResponseWriter, r *http.Request) {
+	report := missedReport{Missed: a.counts.Missed(math.MaxInt)}
+	a.answer(w, r, report.writeJSON)
+}
+
+// answer sends JSON. Whoever has gone in the meantime has no use for an error.
+func (a *admin) answer(w http.ResponseWriter, r *http.Request, write func(io.Writer) error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := write(w); err != nil {
+		a.log.Debug("answer on the admin socket cut off", zap.String("question", r.URL.Path), zap.Error(err))
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
+	"jackdaw/tlsstore"
 )
 
 // adminFixture is an admin that knows one certificate, for mail.example, and the log that it writes.
@@ -43,7 +44,7 @@ func newAdminFixture(t *testing.T) *adminFixture {
 	certs := &certificates{Store: openCerts(&configs.Config{TLS: configs.TLS{Certificates: []string{filepath.Join(dir, "certs")}}})}
 	t.Cleanup(certs.Close)
 	core, logs := observer.New(zapcore.WarnLevel)
-	f := &adminFixture{admin: newAdmin(zap.New(core)), t: t, dir: dir, certs: certs, logs: logs}
+	f := &adminFixture{admin: newAdmin(zap.New(core), new(tlsstore.Counts)), t: t, dir: dir, certs: certs, logs: logs}
 	t.Cleanup(f.close)
 	return f
 }
@@ -63,7 +64,7 @@ func (f *adminFixture) serve(name string) { f.apply(f.at(name), f.certs) }
 // mustAnswer asks for the certificates at a path.
 func (f *adminFixture) mustAnswer(name string) {
 	f.t.Helper()
-	report, err := certsQuestion{socket: f.at(name)}.ask(f.t.Context())
+	report, err := certsQuestion{socket: f.at(name)}.report(f.t.Context())
 	must(f.t, err)
 	if len(report.Certificates) != 1 || !slices.Equal(report.Certificates[0].Names, []string{"mail.example"}) {
 		f.t.Errorf("the answer is %+v", report)
@@ -143,7 +144,7 @@ func TestAdminStaleSocket(t *testing.T) {
 // The socket of a process that lives is not, until it has gone.
 func TestAdminLiveSocket(t *testing.T) {
 	f := newAdminFixture(t)
-	other := newAdmin(zap.NewNop())
+	other := newAdmin(zap.NewNop(), new(tlsstore.Counts))
 	defer other.close()
 	other.apply(f.at("sock"), f.certs)
 	f.serve("sock")
@@ -201,7 +202,7 @@ func TestAdminSocketRemoved(t *testing.T) {
 	f.mustAnswer("sock")
 
 	must(t, os.Remove(f.at("sock")))
-	other := newAdmin(zap.NewNop())
+	other := newAdmin(zap.NewNop(), new(tlsstore.Counts))
 	defer other.close()
 	other.apply(f.at("sock"), f.certs)
 	f.close()

@@ -38,7 +38,7 @@ func (d *daemon) openCertificates(config *configs.Config) (*certificates, error)
 	}
 	var err error
 	c.orders, err = orders.Open(orders.Options{
-		Config: config.ACME, Domains: config.Domains(), Held: heldByFiles(c.Store), Log: d.log,
+		Config: config.ACME, Domains: config.Domains(), Held: heldByFiles(config, c.Store), Log: d.log,
 	}, former)
 	if err != nil {
 		c.Store.Close()

@@ -71,7 +71,7 @@ func TestOrders(t *testing.T) {
 	var report *certsReport
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		var err error
-		report, err = certsQuestion{socket: filepath.Join(f.dir, "sock")}.ask(t.Context())
+		report, err = certsQuestion{socket: filepath.Join(f.dir, "sock")}.report(t.Context())
 		must(t, err)
 		if len(report.ACME) == 1 && report.ACME[0].Failures == 1 || time.Now().After(end) {
 			break

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -24,6 +25,7 @@ import (
 type certsQuestion struct {
 	file, socket string
 	filter       certsFilter
+	missed       bool // other names than those of certificates
 	asJSON       bool
 }
 
@@ -33,21 +35,35 @@ func certsCommand() *cobra.Command {
 key, issuer, expiry, where they come from, which of several for one name is served, and what is wrong.
 The exit status is 1 if anything that is listed needs hands: a problem, with --expiring any certificate,
 with --name alone that there is none.`,
-		func(cmd *cobra.Command) error { return q.answer(cmd.Context(), cmd.OutOrStdout()) })
+		func(cmd *cobra.Command) error {
+			if q.missed {
+				return q.answerMissed(cmd.Context(), cmd.OutOrStdout())
+			}
+			return q.answer(cmd.Context(), cmd.OutOrStdout())
+		})
 	flags := cmd.Flags()
 	flags.StringVarP(&q.file, "config", "c", "", "configuration `file` to read instead of asking the daemon")
 	socketFlag(cmd, &q.socket)
 	flags.Var(&q.filter.Expiring, "expiring", "only certificates in use that expire within this `time`, such as 14d or 36h")
 	flags.StringVar(&q.filter.Name, "name", "", "only certificates for this name, or with a name that this `pattern` fits, such as '*.example.net'")
 	flags.BoolVar(&q.filter.Problems, "problems", false, "only certificates and files with something wrong")
+	flags.BoolVar(&q.missed, "missed", false, "the names that most clients have asked the daemon for in vain")
 	flags.BoolVar(&q.asJSON, "json", false, "print JSON")
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if q.file != "" && flags.Changed("socket") {
-			return errors.New("certs asks either a file or a daemon: give -c or --socket")
-		}
-		return nil
-	}
+	cmd.PreRunE = func(*cobra.Command, []string) error { return q.check(flags.Changed("socket")) }
 	return cmd
+}
+
+// check refuses what makes no sense together.
+func (q certsQuestion) check(socketGiven bool) error {
+	switch {
+	case q.file != "" && socketGiven:
+		return errors.New("certs asks either a file or a daemon: give -c or --socket")
+	case q.file != "" && q.missed:
+		return errors.New("which names clients miss is known to the running daemon alone: leave out -c")
+	case q.filter != certsFilter{} && q.missed:
+		return errors.New("--missed is about names without certificates: leave out the other conditions")
+	}
+	return nil
 }
 
 func (q certsQuestion) answer(ctx context.Context, out io.Writer) error {
@@ -71,7 +87,8 @@ func (q certsQuestion) answer(ctx context.Context, out io.Writer) error {
 // report reads the file, or asks the daemon.
 func (q certsQuestion) report(ctx context.Context) (*certsReport, error) {
 	if q.file == "" {
-		return q.ask(ctx)
+		report := &certsReport{filter: q.filter}
+		return report, q.ask(ctx, "/certs", q.filter.query(), report)
 	}
 	config, err := configs.Load(q.file)
 	if err != nil {
@@ -86,19 +103,19 @@ func (q certsQuestion) report(ctx context.Context) (*certsReport, error) {
 	return report, nil
 }
 
-func (q certsQuestion) ask(ctx context.Context) (*certsReport, error) {
-	answer, err := askDaemon(ctx, q.socket, "/certs", q.filter.query())
-	if errors.Is(err, errNoDaemon) {
-		return nil, fmt.Errorf("%w give -c FILE to read a configuration instead", err)
+// ask has the daemon fill in a report.
+func (q certsQuestion) ask(ctx context.Context, question string, details url.Values, report any) error {
+	answer, err := askDaemon(ctx, q.socket, question, details)
+	if errors.Is(err, errNoDaemon) && !q.missed {
+		return fmt.Errorf("%w give -c FILE to read a configuration instead", err)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	report := certsReport{filter: q.filter}
-	if err := json.Unmarshal(answer, &report); err != nil {
-		return nil, fmt.Errorf("reading the answer of the daemon at %s: %w", q.socket, err)
+	if err := json.Unmarshal(answer, report); err != nil {
+		return fmt.Errorf("reading the answer of the daemon at %s: %w", q.socket, err)
 	}
-	return &report, nil
+	return nil
 }
 
 // openCerts reads the certificates without a word in the log: the caller reports what is wrong.
@@ -125,6 +142,8 @@ type certsRest struct {
 	Problems   []tlsstore.Problem `json:"problems"`
 	PassedOver []tlsstore.Problem `json:"passed_over,omitempty"`
 	ACME       []orders.Status    `json:"acme,omitempty"`
+	// Handshakes are those since the daemon has begun; nil if it was not asked.
+	Handshakes *tlsstore.Handshakes `json:"handshakes,omitempty"`
 }
 
 // reportCerts tells of the certificates in the store that the filter asks for. What is wrong with files that hold none is told

@@ -31,7 +31,7 @@ func readOrders(ctx context.Context, config *configs.Config, store *tlsstore.Sto
 		return nil, nil
 	}
 	list, err := orders.Read(ctx, orders.Options{
-		Config: config.ACME, Domains: config.Domains(), Held: heldByFiles(store), Log: zap.NewNop(),
+		Config: config.ACME, Domains: config.Domains(), Held: heldByFiles(config, store), Log: zap.NewNop(),
 	})
 	if err != nil {
 		return list, []tlsstore.Problem{{File: config.ACME.Cache, Text: err.Error()}}
@@ -51,9 +51,9 @@ func orderProblems(ctx context.Context, config *configs.Config, store *tlsstore.
 }
 
 // heldByFiles makes the test whether a valid certificate that was not ordered covers a name. It is safe for concurrent use.
-func heldByFiles(store *tlsstore.Store) func(name string) bool {
+func heldByFiles(config *configs.Config, store *tlsstore.Store) func(name string) bool {
 	return func(name string) bool {
-		choice, now := store.Explain(name, tlsstore.ListenerTLS{}), time.Now()
+		choice, now := explainAnywhere(config, store, name), time.Now()
 		return choice.Name != "" && slices.ContainsFunc(choice.Certificates, func(c tlsstore.Certificate) bool {
 			return c.Source != tlsstore.FromACME && c.NotBefore.Before(now) && now.Before(c.NotAfter)
 		})

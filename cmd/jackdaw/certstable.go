@@ -27,6 +27,9 @@ func (r *certsReport) writeTable(w io.Writer) error {
 		fmt.Fprintln(out)
 		printOrders(out, r.ACME, time.Now())
 	}
+	if r.Handshakes != nil {
+		fmt.Fprintln(out, describeHandshakes(*r.Handshakes))
+	}
 	printProblems(out, r.Problems)
 	printPassedOver(out, r.PassedOver)
 	return out.Flush()

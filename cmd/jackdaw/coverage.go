@@ -50,6 +50,7 @@ func expectations(config *configs.Config) []*expectation {
 
 // coverage knows which names have certificates, and which will have.
 type coverage struct {
+	config  *configs.Config
 	store   *tlsstore.Store
 	now     time.Time
 	names   []string // of the certificates that are served, each once
@@ -57,7 +58,7 @@ type coverage struct {
 }
 
 func newCoverage(config *configs.Config, store *tlsstore.Store, now time.Time) *coverage {
-	c := &coverage{store: store, now: now}
+	c := &coverage{config: config, store: store, now: now}
 	for _, certificate := range store.Certificates() {
 		if certificate.Serving {
 			c.names = append(c.names, certificate.Names...)
@@ -126,7 +127,7 @@ func meets(pattern, name string) bool {
 
 // ofName finds the certificate that clients who ask for the name are shown; "" stands for none.
 func (c *coverage) ofName(name string) string {
-	choice := c.store.Explain(name, tlsstore.ListenerTLS{})
+	choice := explainAnywhere(c.config, c.store, name)
 	if choice.How != tlsstore.Exact && choice.How != tlsstore.Wildcard {
 		return ""
 	}
@@ -139,6 +140,15 @@ func (c *coverage) ofName(name string) string {
 		text += ", expires soon"
 	}
 	return text
+}
+
+// explainAnywhere tells what clients are shown who ask for a name on a listener where it is served.
+func explainAnywhere(config *configs.Config, store *tlsstore.Store, name string) tlsstore.Choice {
+	var l tlsstore.ListenerTLS
+	if policy := config.TLS.Policy(name); policy != nil && len(policy.Services) > 0 {
+		l.Service = policy.Services[0]
+	}
+	return store.Explain(name, l)
 }
 
 // soon is when a certificate should have been renewed by those who renew them.

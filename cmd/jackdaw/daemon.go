@@ -35,8 +35,9 @@ func newDaemon(config *configs.Config) *daemon {
 	level := zap.NewAtomicLevel()
 	setLevel(level, config.Log.Level)
 	log := newLogger(config.Log.Format, level)
-	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), counts: new(tlsstore.Counts),
-		server: proxy.NewServer(log), admin: newAdmin(log)}
+	counts := new(tlsstore.Counts)
+	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), counts: counts,
+		server: proxy.NewServer(log), admin: newAdmin(log, counts)}
 }
 
 // newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.

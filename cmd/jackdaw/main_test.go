@@ -120,6 +120,11 @@ func TestExitStatuses(t *testing.T) {
 		{"frobnicate", exitUsage},
 		{"certs -c does-not-exist.toml", exitProblem},
 		{"certs -c does-not-exist.toml surplus", exitUsage},
+		{"certs -c does-not-exist.toml --socket admin.sock", exitUsage},
+		{"certs -c does-not-exist.toml --missed", exitUsage},
+		{"certs --missed --name a.example", exitUsage},
+		{"certs --expiring 14", exitUsage},
+		{"certs --socket does-not-exist", exitProblem},
 		{"explain -c does-not-exist.toml --frobnicate", exitUsage},
 	} {
 		t.Run(fmt.Sprintf("%q", test.args), func(t *testing.T) {
