@@ -25,9 +25,13 @@ type Config struct {
 	Users    Users     `toml:"users"`
 	Routes   []Route   `toml:"route"`
 	Backends []Backend `toml:"backend"`
-	Limits   Limits    `toml:"limits"`
-	Log      Log       `toml:"log"`
-	Admin    Admin     `toml:"admin"`
+	Pools    []Pool    `toml:"pool"`
+	// Directories are known by their names.
+	Directories map[string]Directory `toml:"directory"`
+	Auth        Auth                 `toml:"auth"`
+	Limits      Limits               `toml:"limits"`
+	Log         Log                  `toml:"log"`
+	Admin       Admin                `toml:"admin"`
 }
 
 // Listen is the [listen] table: for each service an address, a list of addresses, or tables. Peers is the default for
@@ -146,7 +150,10 @@ type Route struct {
 	Listener []string  `toml:"listener"`
 	Service  []Service `toml:"service"`
 	Client   Networks  `toml:"client"`
-	// To names the backend, Refuse says why nobody is let in; exactly one of them is given.
+	// Lookup names a directory. A user whom it does not know goes on to the next route.
+	Lookup string `toml:"lookup"`
+	// To names the backend or pool, Refuse says why nobody is let in; exactly one of them is given. With Lookup, To is for users
+	// of whom the directory's answer names no backend, and may be "".
 	To     string `toml:"to"`
 	Refuse string `toml:"refuse"`
 

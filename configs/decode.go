@@ -63,7 +63,11 @@ func (d *decoder) scalar(n *node, s scalar, v reflect.Value) {
 		return
 	}
 	// Nothing that is configured needs control characters, and they would travel into greetings, paths and logs.
-	if strings.ContainsFunc(n.text, unicode.IsControl) {
+	text := n.text
+	if v.Type() == reflect.TypeFor[Query]() {
+		text = strings.NewReplacer("\n", "", "\r", "", "\t", "").Replace(text)
+	}
+	if strings.ContainsFunc(text, unicode.IsControl) {
 		d.errorf(n, "%s: %q has a control character in it", n.path, n.text)
 		return
 	}

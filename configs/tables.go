@@ -207,8 +207,11 @@ func (r *Route) check(d *decoder, n *node) {
 			d.errorf(value, "%s is empty; to match everybody leave it out", key)
 		}
 	}
-	if (r.To == "") == (r.Refuse == "") {
-		d.errorf(n, `a route needs either to = "a backend" or refuse = "the reason"`)
+	switch {
+	case r.Lookup != "" && r.Refuse != "":
+		d.errorf(n.at("refuse"), "a route that looks users up cannot refuse them all")
+	case r.Lookup == "" && (r.To == "") == (r.Refuse == ""):
+		d.errorf(n, `a route needs either to = "a backend", lookup = "a directory" or refuse = "the reason"`)
 	}
 	d.canonicalList(n.get("domain"), r.Domain, dnsPattern)
 	d.canonicalList(n.get("sni"), r.SNI, dnsPattern)

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ func (c *Config) check(d *decoder, n *node) {
 	c.checkServices(d)
 	c.checkLoops(d, n)
 	c.checkRoutes(d, n)
+	c.checkPools(d, n)
+	c.checkVerifier(d, n)
 }
 
 func (c *Config) checkHostname(d *decoder, n *node) {
@@ -90,23 +93,28 @@ func (c *Config) checkBackends(d *decoder, n *node) {
 
 // checkLogins refuses to enter a store on the proxy's word where the proxy verifies nobody.
 func (c *Config) checkLogins(d *decoder, n *node) {
-	if c.TLS.AsksClients() {
-		return
-	}
 	for i, b := range c.Backends {
 		for service, a := range b.Access {
 			n := n.get("backend").list()[i].values[string(service)]
 			if service == LMTP {
 				continue
 			}
-			if value := n.get("external_login"); value != nil {
+			if value := n.get("external_login"); value != nil && !c.TLS.AsksClients() {
 				d.errorf(value, "external_login is for users with a client certificate, and [tls] client_ca does not ask for any")
 			}
-			if a.Login != LoginSame && a.Login != "" {
-				d.errorf(n.at("login"), "login = %q is for users whom jackdaw has verified itself, so far by client certificate "+
-					"only; say external_login, with [tls] client_ca", a.Login)
+			if a.Login != LoginSame && a.Login != "" && !c.TLS.AsksClients() && c.Auth.Verify == VerifyBackend {
+				d.errorf(n.at("login"), "login = %q is for users whom jackdaw has verified itself; say in [auth] who verifies, or "+
+					"external_login with [tls] client_ca", a.Login)
 			}
 		}
+	}
+}
+
+// checkVerifier refuses to have directories verify that nobody asks.
+func (c *Config) checkVerifier(d *decoder, n *node) {
+	asked := slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Lookup != "" })
+	if c.Auth.Verify == VerifyDirectory && !asked {
+		d.errorf(n.get("auth").at("verify"), `verify = "directory" needs a route with lookup: the directory that places a user verifies him`)
 	}
 }
 
@@ -154,6 +162,7 @@ func (c *Config) checkRoutes(d *decoder, n *node) {
 		}
 		d.canonicalList(n.get("user"), r.User, c.Users.pattern)
 		c.checkTo(d, n.at("to"), r.To)
+		c.checkLookup(d, n.at("lookup"), r.Lookup)
 		c.checkListenerNames(d, n.get("listener"), r.Listener)
 	}
 }
@@ -174,15 +183,15 @@ func (c *Config) checkNoRoute(d *decoder, n *node) {
 
 // checkTo looks for the backend that a route names.
 func (c *Config) checkTo(d *decoder, n *node, to string) {
-	if to == "" || len(c.Backends) == 0 {
-		return // reported already
+	if _, isPool := c.Pool(to); isPool || to == "" || len(c.Backends) == 0 {
+		return // or reported already
 	}
 	backend, ok := c.Backend(to)
 	switch {
 	case !ok:
-		var names []string
-		for _, b := range c.Backends {
-			names = append(names, b.Name)
+		names := c.backendNames()
+		for _, p := range c.Pools {
+			names = append(names, p.Name)
 		}
 		d.errorf(n, "no backend %q%s", to, suggest(to, names))
 	case strings.HasPrefix(to, "*"):
@@ -191,6 +200,13 @@ func (c *Config) checkTo(d *decoder, n *node, to string) {
 		if name, err := DNSName(to); name != to || err != nil {
 			d.errorf(n, "%q cannot stand for {name}: it is no DNS name in lower case", to)
 		}
+	}
+}
+
+// checkLookup looks for the directory that a route names.
+func (c *Config) checkLookup(d *decoder, n *node, lookup string) {
+	if _, ok := c.Directories[lookup]; !ok && lookup != "" {
+		d.errorf(n, "no directory %q%s", lookup, suggest(lookup, slices.Sorted(maps.Keys(c.Directories))))
 	}
 }
 

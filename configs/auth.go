@@ -1,0 +1,79 @@
+package configs
+
+import "time"
+
+// Auth is the [auth] table: who decides whether a password is right.
+type Auth struct {
+	// Verify is VerifyBackend unless the file says otherwise.
+	Verify Verify `toml:"verify"`
+	// Socket is the unix socket of saslauthd or of Dovecot's auth service; default /run/saslauthd/mux, and
+	// /run/dovecot/auth-client. Other verifiers have none.
+	Socket string `toml:"socket"`
+	// Realm tells how saslauthd is told of a user's domain: RealmApart (the default), in a field of its own, or RealmJoined, as
+	// part of the name, which `saslauthd -r` makes of the two as well.
+	Realm AuthRealm `toml:"realm"`
+	// Timeout bounds one question; default 10s.
+	Timeout time.Duration `toml:"timeout"`
+	// Cache is how long a right password is known by a keyed hash and not asked about again; default 0: never.
+	Cache time.Duration `toml:"cache"`
+}
+
+// Verify is who verifies.
+type Verify string
+
+// The verifiers.
+const (
+	VerifyBackend   Verify = "backend"   // the store itself
+	VerifySaslauthd Verify = "saslauthd" // over its mux socket
+	VerifyDovecot   Verify = "dovecot"   // over the client socket of its auth service
+	VerifyDirectory Verify = "directory" // the directory that places the user
+)
+
+// AuthRealm is a way to say a domain.
+type AuthRealm string
+
+// The ways.
+const (
+	RealmApart  AuthRealm = "apart"
+	RealmJoined AuthRealm = "joined"
+)
+
+func parseVerify(s string) (any, error) {
+	return Verify(s), oneOf("verifier", s, []string{string(VerifyBackend), string(VerifySaslauthd), string(VerifyDovecot), string(VerifyDirectory)})
+}
+
+func parseAuthRealm(s string) (any, error) {
+	return AuthRealm(s), oneOf("way", s, []string{string(RealmApart), string(RealmJoined)})
+}
+
+// sockets are where verifiers usually are.
+var sockets = map[Verify]string{VerifySaslauthd: "/run/saslauthd/mux", VerifyDovecot: "/run/dovecot/auth-client"}
+
+func (a *Auth) check(d *decoder, n *node) {
+	if n.get("verify") == nil {
+		a.Verify = VerifyBackend
+	}
+	if value := n.get("socket"); value == nil {
+		a.Socket = sockets[a.Verify]
+	} else if sockets[a.Verify] == "" {
+		d.errorf(value, "auth.socket is of no use with verify = %q", a.Verify)
+	}
+	d.canonical(n.at("socket"), &a.Socket, d.relative)
+	if value := n.get("realm"); value == nil {
+		a.Realm = RealmApart
+	} else if a.Verify != VerifySaslauthd {
+		d.errorf(value, `auth.realm is of no use without verify = "saslauthd"`)
+	}
+	if value := n.get("cache"); value != nil && a.Verify == VerifyBackend {
+		d.errorf(value, `auth.cache is of no use with verify = "backend": the store is asked each time anyway`)
+	}
+	if n.get("timeout") == nil {
+		a.Timeout = 10 * time.Second
+	}
+	if a.Timeout <= 0 {
+		d.errorf(n.at("timeout"), "timeout must be longer than 0")
+	}
+	if a.Cache < 0 {
+		d.errorf(n.at("cache"), "cache cannot be shorter than 0")
+	}
+}
