@@ -41,7 +41,8 @@ func newAdminFixture(t *testing.T) *adminFixture {
 	must(t, err)
 	must(t, os.Mkdir(filepath.Join(dir, "certs"), 0o700))
 	must(t, leaf.Write(filepath.Join(dir, "certs"), "mail"))
-	certs := &certificates{Store: openCerts(&configs.Config{TLS: configs.TLS{Certificates: []string{filepath.Join(dir, "certs")}}})}
+	config := &configs.Config{TLS: configs.TLS{Certificates: []string{filepath.Join(dir, "certs")}}}
+	certs := &certificates{Store: openCerts(config)}
 	t.Cleanup(certs.Close)
 	core, logs := observer.New(zapcore.WarnLevel)
 	f := &adminFixture{admin: newAdmin(zap.New(core), new(tlsstore.Counts)), t: t, dir: dir, certs: certs, logs: logs}

@@ -19,7 +19,8 @@ import (
 
 // socketFlag adds --socket, where the running daemon is asked.
 func socketFlag(cmd *cobra.Command, socket *string) {
-	cmd.Flags().StringVar(socket, "socket", configs.AdminSocket, "ask the daemon at this `path`, which is [admin] socket in its configuration")
+	cmd.Flags().StringVar(socket, "socket", configs.AdminSocket,
+		"ask the daemon at this `path`, which is [admin] socket in its configuration")
 }
 
 // errNoDaemon says that nobody can be asked.

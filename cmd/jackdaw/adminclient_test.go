@@ -36,7 +36,8 @@ func TestAdminMethods(t *testing.T) {
 	f := newAdminFixture(t)
 	f.serve("sock")
 	for method, want := range map[string]string{
-		http.MethodGet: "200 OK", http.MethodHead: "200 OK", http.MethodPost: "405 Method Not Allowed", http.MethodDelete: "405 Method Not Allowed",
+		http.MethodGet: "200 OK", http.MethodHead: "200 OK",
+		http.MethodPost: "405 Method Not Allowed", http.MethodDelete: "405 Method Not Allowed",
 	} {
 		conn, err := net.Dial("unix", f.at("sock"))
 		must(t, err)

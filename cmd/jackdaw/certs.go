@@ -31,10 +31,10 @@ type certsQuestion struct {
 
 func certsCommand() *cobra.Command {
 	var q certsQuestion
-	cmd := command("certs [-c FILE]", "List the certificates", `List the certificates of the running daemon, or with -c those that a configuration file leads to: names,
-key, issuer, expiry, where they come from, which of several for one name is served, and what is wrong.
-The exit status is 1 if anything that is listed needs hands: a problem, with --expiring any certificate,
-with --name alone that there is none.`,
+	cmd := command("certs [-c FILE]", "List the certificates", `List the certificates of the running daemon, or with -c those that a configuration
+file leads to: names, key, issuer, expiry, where they come from, which of several for one name is served, and what is wrong.
+The exit status is 1 if anything that is listed needs hands: a problem, with --expiring any certificate, with --name alone
+that there is none.`,
 		func(cmd *cobra.Command) error {
 			if q.missed {
 				return q.answerMissed(cmd.Context(), cmd.OutOrStdout())
@@ -45,7 +45,8 @@ with --name alone that there is none.`,
 	flags.StringVarP(&q.file, "config", "c", "", "configuration `file` to read instead of asking the daemon")
 	socketFlag(cmd, &q.socket)
 	flags.Var(&q.filter.Expiring, "expiring", "only certificates in use that expire within this `time`, such as 14d or 36h")
-	flags.StringVar(&q.filter.Name, "name", "", "only certificates for this name, or with a name that this `pattern` fits, such as '*.example.net'")
+	flags.StringVar(&q.filter.Name, "name", "",
+		"only certificates for this name, or with a name that this `pattern` fits, such as '*.example.net'")
 	flags.BoolVar(&q.filter.Problems, "problems", false, "only certificates and files with something wrong")
 	flags.BoolVar(&q.missed, "missed", false, "the names that most clients have asked the daemon for in vain")
 	flags.BoolVar(&q.asJSON, "json", false, "print JSON")
@@ -98,7 +99,9 @@ func (q certsQuestion) report(ctx context.Context) (*certsReport, error) {
 	defer store.Close()
 	report := reportCerts(store, q.filter)
 	list, problems := readOrders(ctx, config, store)
-	report.Problems = append(report.Problems, problems...)
+	if !q.filter.certain() {
+		report.Problems = append(report.Problems, problems...)
+	}
 	report.addOrders(list)
 	return report, nil
 }
@@ -125,8 +128,7 @@ func openCerts(config *configs.Config) *tlsstore.Store {
 		acme = "" // the first order makes it
 	}
 	return tlsstore.Open(tlsstore.Options{
-		TLS: config.TLS, Hostname: config.Hostname, ACME: acme, Tickets: tlsstore.NewTickets(), Log: zap.NewNop(),
-		Thorough: true,
+		TLS: config.TLS, Hostname: config.Hostname, ACME: acme, Tickets: tlsstore.NewTickets(), Log: zap.NewNop(), Thorough: true,
 	})
 }
 

@@ -16,7 +16,8 @@ import (
 func many(n int) []tlsstore.Certificate {
 	certs := make([]tlsstore.Certificate, n)
 	for i := range certs {
-		certs[i] = tlsstore.Certificate{Names: []string{fmt.Sprintf("a%d.example", i)}, NotAfter: time.Now().AddDate(0, 0, 30), Serving: true}
+		name := fmt.Sprintf("a%d.example", i)
+		certs[i] = tlsstore.Certificate{Names: []string{name}, NotAfter: time.Now().AddDate(0, 0, 30), Serving: true}
 	}
 	return certs
 }
@@ -61,7 +62,8 @@ func TestCertsJSON(t *testing.T) {
 		var out strings.Builder
 		must(t, report.writeJSON(&out))
 		var again certsReport
-		if err := json.Unmarshal([]byte(out.String()), &again); err != nil || len(again.Certificates) != n || len(again.Problems) != 1 {
+		err := json.Unmarshal([]byte(out.String()), &again)
+		if err != nil || len(again.Certificates) != n || len(again.Problems) != 1 {
 			t.Errorf("%v after %d, %d in %s", err, len(again.Certificates), n, out.String())
 		}
 		if lines := strings.Count(out.String(), "\n"); lines != n+3 {

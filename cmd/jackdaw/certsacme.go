@@ -24,8 +24,8 @@ func acmeDirectory(config *configs.Config) string {
 	return orders.Directory(config.ACME)
 }
 
-// readOrders tells where the certificates stand that the configuration orders, by what lies in the cache, and what is wrong with
-// the cache.
+// readOrders tells where the certificates stand that the configuration orders, by what lies in the cache, and what is wrong
+// with the cache.
 func readOrders(ctx context.Context, config *configs.Config, store *tlsstore.Store) ([]orders.Status, []tlsstore.Problem) {
 	if len(config.ACME.Names) == 0 {
 		return nil, nil

@@ -17,7 +17,7 @@ func TestCertsFilter(t *testing.T) {
 	gone := tlsstore.Certificate{Names: []string{"old.example"}, NotAfter: days(-1), Serving: true}
 	spare := tlsstore.Certificate{Names: []string{"mail.example"}, NotAfter: days(1), Reason: "superseded by another"}
 	nameless := tlsstore.Certificate{NotAfter: days(90), Problems: []string{"no name"}}
-	kept := tlsstore.Certificate{Names: []string{"kept.example"}, NotAfter: days(90), Serving: true, Reason: "the new one is broken"}
+	kept := tlsstore.Certificate{Names: []string{"kept.example"}, NotAfter: days(90), Serving: true, Reason: "its successor is broken"}
 	all := []tlsstore.Certificate{mail, wild, gone, spare, nameless, kept}
 	for _, tt := range []struct {
 		about  string
@@ -56,8 +56,10 @@ func TestCertsFilter(t *testing.T) {
 
 func TestSpan(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"14d": 14 * 24 * time.Hour, "1d": 24 * time.Hour, "36500d": 36500 * 24 * time.Hour, "36h": 36 * time.Hour, "1h30m": 90 * time.Minute,
-		"": 0, "d": 0, "0d": 0, "-1d": 0, "1.5d": 0, "36501d": 0, "99999999999d": 0, "14": 0, "0s": 0, "-1h": 0, "1d12h": 0, "soon": 0,
+		"14d": 14 * 24 * time.Hour, "1d": 24 * time.Hour, "36500d": 36500 * 24 * time.Hour,
+		"36h": 36 * time.Hour, "1h30m": 90 * time.Minute,
+		"": 0, "d": 0, "0d": 0, "-1d": 0, "1.5d": 0, "36501d": 0, "99999999999d": 0,
+		"14": 0, "0s": 0, "-1h": 0, "1d12h": 0, "soon": 0,
 	} {
 		var got span
 		if err := got.Set(text); time.Duration(got) != want || (err == nil) != (want > 0) {

@@ -41,7 +41,8 @@ func TestHandshakeReports(t *testing.T) {
 	defer d.close(context.Background())
 
 	visit := func(name string) {
-		conn, err := tls.Dial("tcp", d.server.Addresses()[0].Address.String(), &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		address := d.server.Addresses()[0].Address.String()
+		conn, err := tls.Dial("tcp", address, &tls.Config{ServerName: name, InsecureSkipVerify: true})
 		if err == nil {
 			conn.Close()
 		}
@@ -51,25 +52,29 @@ func TestHandshakeReports(t *testing.T) {
 	}
 	must(t, d.apply(config))
 	visit("mail.a.example")
-	visit("") // as does InsecureSkipVerify alone, without a name
-	mustPrint(t, []string{"certs", "--socket", socket}, "handshakes: 2 exact, 1 wildcard, 0 default, 3 refused for their name, 1 refused without one\n")
-	mustPrint(t, []string{"certs", "--socket", socket, "--json"}, `"handshakes":{"exact":2,"wildcard":1,"default":0,"unknown":3,"nameless":1,"invalid":0}`)
-	mustPrint(t, []string{"certs", "--socket", socket, "--missed"}, "TIMES  NAME\n2      c.example\n1      d.example\n")
-	mustPrint(t, []string{"certs", "--socket", socket, "--missed", "--json"}, "{\n      \"name\": \"c.example\",\n      \"count\": 2\n    }")
+	visit("")
+	mustPrint(t, "certs --socket "+socket,
+		"handshakes: 2 exact, 1 wildcard, 0 default, 3 refused for their name, 1 refused without one\n")
+	mustPrint(t, "certs --json --socket "+socket,
+		`"handshakes":{"exact":2,"wildcard":1,"default":0,"unknown":3,"nameless":1,"invalid":0}`)
+	mustPrint(t, "certs --missed --socket "+socket, "TIMES  NAME\n2      c.example\n1      d.example\n")
+	mustPrint(t, "certs --missed --json --socket "+socket, "{\n      \"name\": \"c.example\",\n      \"count\": 2\n    }")
 }
 
 // mustPrint runs a command that succeeds and prints this somewhere.
-func mustPrint(t *testing.T, args []string, want string) {
+func mustPrint(t *testing.T, args, want string) {
 	t.Helper()
 	var out, errOut strings.Builder
-	if status := run(args, &out, &errOut); status != exitGood || !strings.Contains(out.String(), want) {
+	if status := run(strings.Fields(args), &out, &errOut); status != exitGood || !strings.Contains(out.String(), want) {
 		t.Errorf("%v: exit status %d, %q, and\n%s\nwant %s", args, status, errOut.String(), out.String(), want)
 	}
 }
 
 func TestHandshakesInWords(t *testing.T) {
 	got := describeHandshakes(tlsstore.Handshakes{Exact: 1, Wildcard: 2, Default: 3, Unknown: 4, Nameless: 5, Invalid: 6})
-	if want := "handshakes: 1 exact, 2 wildcard, 3 default, 4 refused for their name, 5 refused without one; 6 asked for what is no name"; got != want {
+	want := "handshakes: 1 exact, 2 wildcard, 3 default, 4 refused for their name, 5 refused without one; " +
+		"6 asked for what is no name"
+	if got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"jackdaw/tlsstore"
 )
 
-// writeTable writes a line for each certificate, and behind them the rest. Where it is good that there is nothing, it is silent.
+// writeTable writes a line for each certificate, and behind them the rest. It is silent where it is good that there is nothing.
 func (r *certsReport) writeTable(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	switch {
