@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// startHAProxy starts HAProxy with a set of certificates. It ends connections after the handshake, as there is nothing behind
-// it. If there is one already, the new one takes its place as in a reload.
+// startHAProxy starts HAProxy with a set of certificates. It ends connections after the handshake, as there is nothing
+// behind it. If there is one already, the new one takes its place as in a reload.
 func (b *bench) startHAProxy(s *set, before *server) (*server, error) {
 	addresses, err := freeAddresses("imaps")
 	if err != nil {
@@ -46,7 +46,7 @@ frontend imaps
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	return startServer(b.ctx, b.temp, addresses, b.haproxy, args...)
+	return b.startServer(addresses, b.haproxy, args...)
 }
 
 // haproxyVersion is ", HAProxy 2.6.12", or nothing where that is not installed.
@@ -71,8 +71,8 @@ func (t *trial) reload() error {
 	if err := t.told(); err != nil {
 		return err
 	}
-	if t.figures[startTime] > tooLong {
-		return nil // it would take as long again, and twice the memory
+	if t.count > affordable {
+		return nil // it would take as long as the start, and twice the memory
 	}
 	r, err := t.renew()
 	if err != nil {

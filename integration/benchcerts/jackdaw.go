@@ -42,7 +42,7 @@ socket = %[7]q
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	return startServer(b.ctx, b.temp, addresses, b.jackdaw, "serve", "-c", file)
+	return b.startServer(addresses, b.jackdaw, "serve", "-c", file)
 }
 
 // notice has jackdaw find two renewals by itself: one for the time that it takes, and one for its cost, with few questions,
@@ -64,7 +64,7 @@ func (t *trial) notice() error {
 	if r, err = t.renew(); err != nil {
 		return err
 	}
-	before, _, err := rest(t.ctx, t.server.pid())
+	before, err := cpuTime(t.server.pid())
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 // layout is a way for certificates to lie on the disk.
 type layout struct {
 	name    string
-	certbot bool // live and archive, as certbot has it; else HAProxy's: leaf, intermediate and key in one file, in one directory
+	certbot bool // live and archive; else HAProxy's: leaf, intermediate and key in one file, all files in one directory
 	rsa     bool // RSA 2048 instead of ECDSA P-256
 }
 
@@ -164,10 +164,11 @@ func (s *set) putLineage(r renewed) error {
 	}
 	for part := range parts {
 		link := filepath.Join(live, part+".pem")
+		target := filepath.Join("..", "..", "archive", r.name, fmt.Sprintf("%s%d.pem", part, next))
 		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := os.Symlink(filepath.Join("..", "..", "archive", r.name, fmt.Sprintf("%s%d.pem", part, next)), link); err != nil {
+		if err := os.Symlink(target, link); err != nil {
 			return err
 		}
 	}

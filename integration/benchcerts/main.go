@@ -37,13 +37,16 @@ type bench struct {
 	only   []string // contenders, and "sessions"
 }
 
+// affordable is with how many certificates everything can be repeated. With more HAProxy alone takes minutes.
+const affordable = 10_000
+
 func main() {
 	b := new(bench)
 	flag.StringVar(&b.jackdaw, "jackdaw", "./jackdaw", "the `program`, as make jackdaw leaves it")
 	counts := flag.String("counts", "1000,10000,100000", "how many certificates, a table for each")
-	flag.IntVar(&b.rounds, "rounds", 3, "how often everything is repeated but starts that take longer than 30 s")
+	flag.IntVar(&b.rounds, "rounds", 3, fmt.Sprintf("how often all is measured; with more than %d certificates, once", affordable))
 	only := flag.String("only", "haproxy,jackdaw,certbot,rsa,sessions", "what to measure")
-	keep := flag.String("keep", "", "`directory` for the certificates, to be used again by the next run; default: none is kept")
+	keep := flag.String("keep", "", "`directory` for the certificates, which the next run uses again; default: none is kept")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -136,7 +139,7 @@ func (b *bench) compare(count int) error {
 	if err != nil {
 		return err
 	}
-	found, err := b.rotate(taking, sets)
+	found, err := b.rotate(count, taking, sets)
 	found.print(os.Stdout, count, taking) // also what there is at an error
 	if err != nil {
 		return fmt.Errorf("with %d certificates: %w", count, err)
@@ -146,13 +149,17 @@ func (b *bench) compare(count int) error {
 	return err
 }
 
-// rotate runs all contenders as often as there are rounds, each time in another order.
-func (b *bench) rotate(taking []contender, sets map[layout]*set) (results, error) {
+// rotate runs all contenders as often as there are rounds, each time in another order, or once if that takes long.
+func (b *bench) rotate(count int, taking []contender, sets map[layout]*set) (results, error) {
+	rounds := b.rounds
+	if count > affordable {
+		rounds = 1
+	}
 	found := make(results)
-	for round := range b.rounds {
+	for round := range rounds {
 		for i := range taking {
 			c := taking[(i+round)%len(taking)]
-			f, err := b.again(c, sets[c.layout], found[c.name])
+			f, err := b.try(c, sets[c.layout])
 			if err != nil {
 				return found, fmt.Errorf("%s: %w", c.name, err)
 			}
@@ -161,14 +168,6 @@ func (b *bench) rotate(taking []contender, sets map[layout]*set) (results, error
 		}
 	}
 	return found, nil
-}
-
-// again has a contender run once more, unless it takes too long.
-func (b *bench) again(c contender, s *set, before []figures) (figures, error) {
-	if len(before) > 0 && before[0][startTime] > tooLong {
-		return nil, nil
-	}
-	return b.try(c, s)
 }
 
 func (b *bench) openSet(l layout, count int) (*set, error) {

@@ -102,10 +102,10 @@ func watchesOf(pid int) (int, error) {
 	return n, nil
 }
 
-// rest waits until a process has nothing to do: in two seconds it has used less than a hundredth of one processor. One that
-// works on is watched for a minute. It returns what the process has spent by then, and how much of a processor it uses at rest.
+// rest waits until a process has nothing to do: in one second it has used less than a hundredth of one processor. One that
+// works on is watched for a minute. It returns what the process has spent by then, and its share of a processor at rest.
 func rest(ctx context.Context, pid int) (spent time.Duration, share float64, err error) {
-	const window, windows = 2 * time.Second, 30
+	const window, windows = time.Second, 60
 	first, err := cpuTime(pid)
 	before := first
 	for i := 1; err == nil && i <= windows; i++ {
@@ -130,8 +130,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// otherWork begins to count what everybody else does on this machine. The result tells their share of its processor time since
-// then. Our servers count as ours once they have ended.
+// otherWork begins to count what everybody else does on this machine. The result tells their share of its processor time
+// since then. Our servers count as ours once they have ended.
 func otherWork() (share func() (float64, error), err error) {
 	before, err := machineTime()
 	if err != nil {

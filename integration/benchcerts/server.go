@@ -22,17 +22,17 @@ type server struct {
 	ended chan struct{}
 }
 
-// startServer runs a program whose log goes into dir. It ends at the latest with ctx; stop must be called.
-func startServer(ctx context.Context, dir string, addresses map[string]string, program string, args ...string) (*server, error) {
+// startServer runs a program. It ends at the latest with the whole run; stop must be called.
+func (b *bench) startServer(addresses map[string]string, program string, args ...string) (*server, error) {
 	name := filepath.Base(program)
-	log, err := os.Create(filepath.Join(dir, name+".log"))
+	log, err := os.Create(filepath.Join(b.temp, name+".log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	s := &server{
 		name: name, addresses: addresses,
-		cmd: exec.CommandContext(ctx, program, args...), log: log.Name(), began: time.Now(), ended: make(chan struct{}),
+		cmd: exec.CommandContext(b.ctx, program, args...), log: log.Name(), began: time.Now(), ended: make(chan struct{}),
 	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {

@@ -35,8 +35,8 @@ const (
 )
 
 var lines = []string{
-	startTime, startCPU, restCPU, restShare, restRSS, restPSS, restPeak, watches, hotCPU, coldCPU, renewTime, renewCPU, renewPeak,
-	toldTime, toldCPU, reloadTime, reloadCPU, reloadPeak,
+	startTime, startCPU, restCPU, restShare, restRSS, restPSS, restPeak, watches, hotCPU, coldCPU,
+	renewTime, renewCPU, renewPeak, toldTime, toldCPU, reloadTime, reloadCPU, reloadPeak,
 }
 
 func megabytes(n int64) float64 { return float64(n) / 1e6 }

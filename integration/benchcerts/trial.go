@@ -19,9 +19,6 @@ var contenders = []contender{
 	{"rsa", rsaKeys, false},
 }
 
-// tooLong, in seconds, is a start that is not repeated.
-const tooLong = 30
-
 // clients are so many that the server never waits for one: to go to sleep and wake up costs as well.
 const clients = 32
 
