@@ -25,16 +25,17 @@ func TestHandshakeReports(t *testing.T) {
 	must(t, err)
 	leaf, err := ca.Issue(devca.Options{Names: []string{"mail.a.example", "*.b.example"}})
 	must(t, err)
-	must(t, leaf.Write(dir, "a"))
+	must(t, os.Mkdir(filepath.Join(dir, "certs"), 0o700))
+	must(t, leaf.Write(filepath.Join(dir, "certs"), "a"))
 	socket := filepath.Join(dir, "admin.sock")
 	config, err := configs.Parse(filepath.Join(dir, "jackdaw.toml"), []byte(`
 		listen.imaps = { address = "127.0.0.1:0", default = "" }
-		tls.certificates = ["."]
+		tls.certificates = ["certs"]
 		admin.socket = "admin.sock"
 		log.level = "error"
 		[[backend]]
 		name = "store1"
-		imap = "unix:/nowhere"`))
+		imap = "127.0.0.1:1"`))
 	must(t, err)
 	d := newDaemon(config)
 	must(t, d.apply(config))
