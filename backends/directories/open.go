@@ -15,12 +15,18 @@ func Open(name string, c configs.Directory, log *zap.Logger) (Directory, error) 
 	if !ok {
 		return nil, fmt.Errorf("directory %s: no directory of kind %q", name, c.Kind)
 	}
-	d, err := kind(c, log.With(zap.String("directory", name)))
+	log = log.With(zap.String("directory", name))
+	d, err := kind(c, log)
 	if err != nil {
 		return nil, fmt.Errorf("directory %s: %w", name, err)
+	}
+	if c.Cache > 0 || c.Stale > 0 {
+		return newCached(d, c, log), nil
 	}
 	return d, nil
 }
 
 // kinds has the maker of each kind.
-var kinds = map[configs.DirectoryKind]func(configs.Directory, *zap.Logger) (Directory, error){}
+var kinds = map[configs.DirectoryKind]func(configs.Directory, *zap.Logger) (Directory, error){
+	configs.DirectoryFile: newFile,
+}
