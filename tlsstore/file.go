@@ -141,6 +141,10 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // stop us, hence O_NONBLOCK.
 func (s *scanner) open(r *reading, take func(data []byte) error) error {
 	f, err := os.OpenFile(r.file.real(), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ENXIO) { // a socket
+		r.passed = irregular
+		return nil
+	}
 	if err != nil {
 		return err
 	}

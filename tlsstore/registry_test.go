@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -271,12 +272,15 @@ func TestFilesPassedOver(t *testing.T) {
 	leaf, _, intermediate := threeTier(t, "mail.example")
 	f := newFixture(t, map[string][]byte{"README": []byte("certificates"), "middle.pem": intermediate, "broken.pem": leaf[:100], ".hidden": leaf})
 	must(t, syscall.Mkfifo(filepath.Join(f.dir, "fifo"), 0o600))
+	socket, err := net.Listen("unix", filepath.Join(f.dir, "socket"))
+	must(t, err)
+	defer socket.Close()
 	large := filepath.Join(f.dir, "large")
 	must(t, os.WriteFile(large, nil, 0o600))
 	must(t, os.Truncate(large, 1<<30)) // a file with a hole
 	want := map[string]string{
 		"README": "no certificate of a server, and no private key", "middle.pem": "an authority's certificate",
-		"fifo": "no regular file", "large": "larger than 1 MiB",
+		"fifo": "no regular file", "socket": "no regular file", "large": "larger than 1 MiB",
 	}
 	f.await("what is passed over", func() bool { return len(f.PassedOver()) == len(want) })
 	for _, p := range f.PassedOver() {
