@@ -2,10 +2,11 @@ package backends
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,33 +14,20 @@ import (
 	"jackdaw/configs"
 )
 
-// Query is what is known when a user must be placed.
-type Query struct {
-	User    User
-	Service configs.Service
-	Peer    Peer
-}
-
-// Placement is where a user's login goes.
-type Placement struct {
-	Service *Service
-	Name    string // the user's name in the form that the store wants
-}
-
-// What keeps a user from being placed. The client hears of neither.
-var (
-	// ErrNotFound means that no route leads anywhere for the user.
-	ErrNotFound = errors.New("no route for the user")
-	// ErrRefused means that a route refuses the user; its text is for the log.
-	ErrRefused = errors.New("refused by a route")
-	// ErrNoService means that the user's backend has no address for the service.
-	ErrNoService = errors.New("backend has no such service")
-)
-
-// Router places users. It does not change; a new configuration makes a new one. Safe for concurrent use.
+// Router places users. A new configuration makes a new one; what it learns by itself are the stores under wildcard names that
+// directories have named. Safe for concurrent use.
 type Router struct {
-	routes   []configs.Route
-	services map[serviceKey]*Service
+	config      *configs.Config
+	log         *zap.Logger
+	routes      []configs.Route
+	services    map[serviceKey]*Service
+	directories map[string]*openDirectory
+	verifier    *openVerifier     // nil where stores or directories verify
+	seats       map[string]*seats // of the pools
+
+	mu      sync.Mutex
+	named   map[serviceKey]*Service // by directories, below wildcard names
+	retired bool
 }
 
 // serviceKey is the name of a backend, for a wildcard the one that a route gave, and a protocol.
@@ -48,12 +36,15 @@ type serviceKey struct {
 	protocol configs.Service
 }
 
-// NewRouter prepares the backends of a configuration, and starts to look at them and to test them. What old knows of a
-// backend that is configured as before is kept; the caller closes old with Retire when nothing uses it any more. old may
-// be nil.
+// NewRouter prepares the backends and directories of a configuration, and starts to look at them and to test them. What old
+// knows of a backend or directory that is configured as before is kept; the caller closes old with Retire when nothing uses it
+// any more. old may be nil.
 func NewRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, error) {
 	r, err := PrepareRouter(config, old, log)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.openDirectories(old); err != nil {
 		return nil, err
 	}
 	for key, s := range r.services {
@@ -64,9 +55,15 @@ func NewRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, e
 	return r, nil
 }
 
-// PrepareRouter is NewRouter without a connection to any store.
+// PrepareRouter is NewRouter without a connection to any store or directory. Whom a directory should place it does not place.
 func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, error) {
-	r := &Router{routes: routes(config), services: make(map[serviceKey]*Service)}
+	r := &Router{
+		config: config, log: log, routes: routes(config),
+		services:    make(map[serviceKey]*Service),
+		directories: make(map[string]*openDirectory),
+		seats:       poolSeats(config, old),
+		named:       make(map[serviceKey]*Service),
+	}
 	for _, name := range backendNames(config) {
 		backend, ok := config.Backend(name)
 		if !ok {
@@ -74,10 +71,11 @@ func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Route
 		}
 		for protocol, access := range backend.Access {
 			key := serviceKey{name, protocol}
-			s, err := newService(name, protocol, named(access, name), config.Hostname, log)
+			s, err := newService(name, protocol, named(access, protocol, name, ""), config.Hostname, log)
 			if err != nil {
 				return nil, err
 			}
+			s.member = isMember(config, name)
 			if kept := old.find(key); kept != nil && kept.same(s) {
 				s = kept
 			}
@@ -106,21 +104,12 @@ func backendNames(config *configs.Config) []string {
 		names = append(names, b.Examples...)
 	}
 	for _, route := range config.Routes {
-		if route.To != "" {
+		if _, isPool := config.Pool(route.To); route.To != "" && !isPool {
 			names = append(names, route.To)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// named puts a wildcard backend's name into its addresses.
-func named(access configs.Access, name string) configs.Access {
-	access.Addresses = slices.Clone(access.Addresses)
-	for i := range access.Addresses {
-		access.Addresses[i].Address = strings.ReplaceAll(access.Addresses[i].Address, "{name}", name)
-	}
-	return access
 }
 
 func (r *Router) find(key serviceKey) *Service {
@@ -130,50 +119,20 @@ func (r *Router) find(key serviceKey) *Service {
 	return r.services[key]
 }
 
-// Retire ends what runs in the background for backends that next does not have. next may be nil.
+// Retire ends what runs in the background for backends and directories that next does not have. next may be nil.
 func (r *Router) Retire(next *Router) {
 	for key, s := range r.services {
 		if next.find(key) != s {
 			s.close()
 		}
 	}
-}
-
-// Place finds the store of a user.
-func (r *Router) Place(q Query) (Placement, error) {
-	for _, route := range r.routes {
-		if mismatch(route, q) != "" {
-			continue
-		}
-		if route.To == "" {
-			return Placement{}, fmt.Errorf("%w: %s", ErrRefused, route.Refuse)
-		}
-		s := r.services[serviceKey{route.To, q.Service.Protocol()}]
-		if s == nil {
-			return Placement{}, fmt.Errorf("%w: %s, %s", ErrNoService, route.To, q.Service)
-		}
-		return Placement{Service: s, Name: q.User.Form(s.Access.User)}, nil
+	r.closeDirectories(next)
+	r.mu.Lock()
+	r.retired = true
+	r.mu.Unlock()
+	for _, s := range r.named {
+		s.close()
 	}
-	return Placement{}, ErrNotFound
-}
-
-// Trace tells for each route, up to the one that decides, whether its conditions hold, and why not.
-func (r *Router) Trace(q Query) []Step {
-	var steps []Step
-	for _, route := range r.routes {
-		step := Step{Route: route, Mismatch: mismatch(route, q)}
-		steps = append(steps, step)
-		if step.Mismatch == "" {
-			break
-		}
-	}
-	return steps
-}
-
-// Step is one route on the way of a placement.
-type Step struct {
-	Route    configs.Route
-	Mismatch string // the first condition that does not hold; "" if the route decides
 }
 
 // mismatch names the first condition of a route that does not hold, or "".
@@ -219,18 +178,34 @@ func matchAny(patterns []string, s string) bool {
 	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return configs.Match(p, s) })
 }
 
-// Reachable lists the services that a client on such a connection can be led to.
+// Reachable lists the services that a client on such a connection can be led to. A directory may lead to any.
 func (r *Router) Reachable(service configs.Service, peer Peer) []*Service {
 	var all []*Service
 	for _, route := range r.routes {
 		if mismatchConnection(route, service, peer) != "" {
 			continue
 		}
-		if s := r.services[serviceKey{route.To, service.Protocol()}]; s != nil && !slices.Contains(all, s) {
-			all = append(all, s)
+		for _, s := range r.leadsTo(route, service.Protocol()) {
+			if !slices.Contains(all, s) {
+				all = append(all, s)
+			}
 		}
-		if len(route.User) == 0 && len(route.Domain) == 0 {
+		if len(route.User) == 0 && len(route.Domain) == 0 && route.Lookup == "" {
 			break // nobody gets further
+		}
+	}
+	return all
+}
+
+// leadsTo lists the services of a protocol that a route can lead to.
+func (r *Router) leadsTo(route configs.Route, protocol configs.Service) (all []*Service) {
+	names := []string{route.To}
+	if pool, ok := r.config.Pool(route.To); ok {
+		names = pool.Members
+	}
+	for _, s := range r.Services() {
+		if s.Protocol == protocol && (route.Lookup != "" || slices.Contains(names, s.Backend)) {
+			all = append(all, s)
 		}
 	}
 	return all
@@ -264,10 +239,9 @@ func (r *Router) RefusalTime(service configs.Service, peer Peer) (longest time.D
 
 // Services lists every service of every backend, by name.
 func (r *Router) Services() []*Service {
-	all := make([]*Service, 0, len(r.services))
-	for _, s := range r.services {
-		all = append(all, s)
-	}
+	r.mu.Lock()
+	all := slices.AppendSeq(slices.Collect(maps.Values(r.services)), maps.Values(r.named))
+	r.mu.Unlock()
 	slices.SortFunc(all, func(a, b *Service) int {
 		return strings.Compare(a.Backend+" "+string(a.Protocol), b.Backend+" "+string(b.Protocol))
 	})

@@ -115,7 +115,7 @@ func TestPlace(t *testing.T) {
 			c.User = "{local}%{domain}"
 			r := prepared(t, &configs.Config{Routes: test.routes,
 				Backends: []configs.Backend{backend("a", at("127.0.0.1:1")), backend("b", at("127.0.0.1:1")), backend("c", c)}})
-			place, err := r.Place(test.query)
+			place, err := r.Place(t.Context(), test.query)
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -126,7 +126,8 @@ func TestPlace(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 			var steps []string
-			for i, step := range r.Trace(test.query) {
+			_, trace, _ := r.Trace(t.Context(), test.query)
+			for i, step := range trace {
 				if step.Route.To != test.routes[i].To {
 					t.Errorf("step %d is of another route", i)
 				}
@@ -151,7 +152,7 @@ func TestPlaceErrors(t *testing.T) {
 		query Query
 		want  error
 	}{{asked("a"), ErrRefused}, {asked("b", sieve), ErrNoService}, {asked("c"), ErrNotFound}} {
-		if _, err := r.Place(test.query); !errors.Is(err, test.want) {
+		if _, err := r.Place(t.Context(), test.query); !errors.Is(err, test.want) {
 			t.Errorf("%s is answered with %v, want %v", test.query.User, err, test.want)
 		}
 	}
@@ -159,13 +160,13 @@ func TestPlaceErrors(t *testing.T) {
 
 func TestSingleBackend(t *testing.T) {
 	r := prepared(t, &configs.Config{Backends: []configs.Backend{backend("only", at("127.0.0.1:1"))}})
-	if place, err := r.Place(asked("anybody@anywhere")); err != nil || place.Service.Backend != "only" {
+	if place, err := r.Place(t.Context(), asked("anybody@anywhere")); err != nil || place.Service.Backend != "only" {
 		t.Errorf("placed at %v, %v", place, err)
 	}
 	// Where there are routes, they decide.
 	r = prepared(t, &configs.Config{Backends: []configs.Backend{backend("only", at("127.0.0.1:1"))},
 		Routes: []configs.Route{{User: []string{"alice"}, To: "only"}}})
-	if _, err := r.Place(asked("bob")); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Place(t.Context(), asked("bob")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("placed past the routes: %v", err)
 	}
 }
@@ -182,7 +183,7 @@ func TestWildcardBackend(t *testing.T) {
 		"b": "s2.stores.example:143 unix:/run/s2.stores.example/s2.stores.example",
 		"c": "127.0.0.1:3", // a backend of that very name comes before the wildcard
 	} {
-		place, err := r.Place(asked(user))
+		place, err := r.Place(t.Context(), asked(user))
 		if err != nil {
 			t.Fatal(err)
 		}

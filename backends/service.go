@@ -23,6 +23,7 @@ import (
 // How often a service is looked at. Variables, so that tests need not wait.
 var (
 	learnEvery   = 5 * time.Minute
+	healthEvery  = 10 * time.Second // for the members of pools
 	testEvery    = 24 * time.Hour
 	retryFirst   = time.Second
 	retryMost    = 30 * time.Second
@@ -41,6 +42,7 @@ type Service struct {
 
 	store  Store
 	hello  string                          // what we call ourselves
+	member bool                            // of a pool, whose users wait to hear that it is dead
 	tls    map[configs.Address]*tls.Config // for the addresses under TLS
 	log    *zap.Logger
 	ctx    context.Context
@@ -104,7 +106,7 @@ func (s *Service) background(task func()) bool {
 
 // same reports whether another service has the same way to the same store.
 func (s *Service) same(other *Service) bool {
-	return s.hello == other.hello && reflect.DeepEqual(s.Access, other.Access) &&
+	return s.hello == other.hello && s.member == other.member && reflect.DeepEqual(s.Access, other.Access) &&
 		maps.EqualFunc(s.tls, other.tls, func(a, b *tls.Config) bool { return a.RootCAs.Equal(b.RootCAs) })
 }
 
@@ -121,6 +123,9 @@ func (s *Service) watch() {
 	retry := retryFirst
 	for {
 		wait := learnEvery
+		if s.member {
+			wait = healthEvery
+		}
 		if err := s.inspect(s.ctx); err != nil {
 			wait = retry
 			retry = min(2*retry, retryMost)
@@ -153,7 +158,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	onBehalf := isOnBehalf(v.Client)
 	if !onBehalf {
 		if err := s.admit(ctx); err != nil {
-			return nil, err
+			return nil, &Unreached{s, err}
 		}
 	}
 	o := Opening{Client: &v.Peer}
@@ -162,7 +167,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	}
 	conn, caps, address, err := s.open(ctx, o)
 	if err != nil {
-		return nil, err
+		return nil, &Unreached{s, err}
 	}
 	s.learn(caps)
 	if err := caps.keeps(v.Promised); err != nil {
@@ -190,6 +195,23 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 		s.testRealUser(v.User)
 	}
 	return &Connection{Welcome: welcome, Conn: conn, Address: address}, nil
+}
+
+// Unreached means that a store could not be reached, and has heard nothing of a user's secret.
+type Unreached struct {
+	service *Service
+	err     error
+}
+
+func (u *Unreached) Error() string { return u.err.Error() }
+
+// Unwrap returns why.
+func (u *Unreached) Unwrap() error { return u.err }
+
+// Dead looks at the store once more, and reports whether it is a member of a pool that is known to be dead now: then its users
+// may have another one.
+func (u *Unreached) Dead(ctx context.Context) bool {
+	return u.service.member && u.service.inspect(ctx) != nil && u.service.dead()
 }
 
 // Ask learns what the store says of itself before login, without logging in.

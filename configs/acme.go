@@ -96,7 +96,7 @@ func (a *ACME) check(d *decoder, n *node) {
 		d.errorf(n, `acme needs an address to answer the authority's challenges on, such as http = ":80" or tls_alpn = ":443"`)
 	}
 	for key, address := range map[string]Address{"http": a.HTTP, "tls_alpn": a.TLSALPN} {
-		if address.Network == "unix" || strings.Contains(address.Address, "{name}") {
+		if address.Network == "unix" || strings.Contains(address.Address, "{") {
 			d.errorf(n.at(key), `acme.%s must be a host and port, such as ":80", not %s`, key, address)
 		}
 	}

@@ -23,11 +23,11 @@ func ParseAddress(s string) (Address, error) {
 	return address.(Address), nil
 }
 
-// parseAddress reads ":port", "host:port", "[::1]:port" or "unix:/path". "{name}" may stand in a host or a path; that it
-// is filled in only for a wildcard backend is checked there.
+// parseAddress reads ":port", "host:port", "[::1]:port" or "unix:/path". "{name}" may stand in a host or a path, and "{port}"
+// for a port; that they are filled in only for a wildcard backend is checked there.
 func parseAddress(s string) (any, error) {
-	if strings.ContainsAny(strings.ReplaceAll(s, "{name}", ""), "{}") {
-		return nil, fmt.Errorf("%q: only {name} can stand in braces", s)
+	if strings.ContainsAny(strings.NewReplacer("{name}", "", "{port}", "").Replace(s), "{}") {
+		return nil, fmt.Errorf("%q: only {name} and {port} can stand in braces", s)
 	}
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if !filepath.IsAbs(path) {
@@ -39,12 +39,15 @@ func parseAddress(s string) (any, error) {
 	if err != nil {
 		return nil, addressHint(s)
 	}
+	if host, err = parseHost(host); err != nil {
+		return nil, fmt.Errorf("%q: %w", s, err)
+	}
+	if port == "{port}" {
+		return Address{"tcp", net.JoinHostPort(host, port)}, nil
+	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return nil, fmt.Errorf("%q: the port must be a number from 0 to 65535", s)
-	}
-	if host, err = parseHost(host); err != nil {
-		return nil, fmt.Errorf("%q: %w", s, err)
 	}
 	return Address{"tcp", net.JoinHostPort(host, strconv.FormatUint(number, 10))}, nil
 }

@@ -32,7 +32,8 @@ func TestParseAddress(t *testing.T) {
 		{"store:+1", `"store:+1": the port must be a number from 0 to 65535`},
 		{"*:993", `"*:993": for all addresses of this machine leave out the host`},
 		{"a_b:143", `"a_b:143": "a_b" is no DNS name`},
-		{"{port}:143", `"{port}:143": only {name} can stand in braces`},
+		{"{port}:143", `"{port}:143": "{port}" is no DNS name`},
+		{"{host}:143", `"{host}:143": only {name} and {port} can stand in braces`},
 		{"{name}.:143", `"{name}.:143": "{name}." is no DNS name`},
 	} {
 		got, err := parseAddress(test.in)

@@ -86,8 +86,8 @@ func (d *decoder) useless(n *node, keys []string, complaint string) {
 func (b *Backend) checkAddresses(d *decoder, n *node, wildcard bool) {
 	for service, access := range b.Access {
 		for _, a := range access.Addresses {
-			if strings.Contains(a.Address, "{name}") && !wildcard {
-				d.errorf(n.at(string(service)), `%s: {name} is for a backend whose name begins with "*."`, a)
+			if strings.Contains(a.Address, "{") && !wildcard {
+				d.errorf(n.at(string(service)), `%s: {name} and {port} are for a backend whose name begins with "*."`, a)
 			}
 		}
 	}

@@ -118,7 +118,7 @@ func (l *Listener) checkSocket(d *decoder, n *node) {
 			}
 		}
 	}
-	if strings.Contains(l.Address.Address, "{name}") {
+	if strings.Contains(l.Address.Address, "{") {
 		d.errorf(n.at("address"), "%s: {name} stands for the name of a wildcard backend, which a listener has not", l.Address)
 	}
 }

@@ -160,7 +160,7 @@ func TestCredentials(t *testing.T) {
 		if test.attempt.Mechanism == "" {
 			test.attempt.Mechanism = "PLAIN"
 		}
-		_, client, err := s.place(&test.attempt)
+		_, client, err := s.place(t.Context(), &test.attempt)
 		if err != test.err || err != nil && (!byUs(err) || reasonFor(err) != ReasonDenied) {
 			t.Errorf("%s: %v, want %v", test.what, err, test.err)
 		}

@@ -271,7 +271,8 @@ func (d *imapDialogue) Accept(w backends.Welcome) error {
 }
 
 // imapCodes are the codes of RFC 5530 section 3 for what is not simply unavailable.
-var imapCodes = map[Reason]string{ReasonDenied: "AUTHENTICATIONFAILED", ReasonInUse: "INUSE"}
+var imapCodes = map[Reason]string{ReasonDenied: "AUTHENTICATIONFAILED", ReasonInUse: "INUSE",
+	ReasonNotPermitted: "AUTHORIZATIONFAILED"}
 
 func (d *imapDialogue) Refuse(err error) error {
 	if syntax, ok := errors.AsType[*syntaxError](err); ok {

@@ -27,7 +27,8 @@ type message struct {
 	cancel     context.CancelCauseFunc
 	recipients []*recipient // in the order in which they were named
 	deliveries []*delivery
-	begun      bool // something of the message has come, or is to come
+	places     []backends.Placement // of the recipients, until the message is done
+	begun      bool                 // something of the message has come, or is to come
 	size       int64
 	spoiled    error // why it goes to nobody
 }
@@ -102,11 +103,17 @@ func (m *message) place(r *recipient, to wire.Path) (*backends.Service, error) {
 		return nil, err
 	}
 	r.user = mailbox.User.String()
-	place, err := s.settings.router.Place(backends.Query{User: mailbox.User, Service: s.settings.listener.Service, Peer: s.peer})
+	place, err := s.settings.router.Place(m.ctx, backends.Query{
+		User: mailbox.User, Service: s.settings.listener.Service, Peer: s.peer, Evict: m.cancel,
+	})
 	if err != nil {
 		return nil, err
 	}
-	r.address, err = mailbox.Address(place.Service.Access.User)
+	m.places = append(m.places, place)
+	if place.Refuse != "" {
+		return nil, fmt.Errorf("%w: %s", backends.ErrRefused, place.Refuse)
+	}
+	r.address, err = place.Address(mailbox)
 	return place.Service, err
 }
 
@@ -169,6 +176,9 @@ func (m *message) end() {
 		if d.courier != nil {
 			m.dialogue.kept.put(d.service, d.courier)
 		}
+	}
+	for i := range m.places {
+		m.places[i].Release()
 	}
 	m.cancel(nil)
 }

@@ -230,11 +230,12 @@ func (d *pop3Dialogue) Accept(backends.Welcome) error {
 
 // pop3Codes are the response codes of RFC 2449 section 8 and RFC 3206.
 var pop3Codes = map[Reason]string{
-	ReasonDenied:      "[AUTH] ",
-	ReasonUnavailable: "[SYS/TEMP] ",
-	ReasonBroken:      "[SYS/PERM] ",
-	ReasonInUse:       "[IN-USE] ",
-	ReasonTooSoon:     "[LOGIN-DELAY] ",
+	ReasonDenied:       "[AUTH] ",
+	ReasonUnavailable:  "[SYS/TEMP] ",
+	ReasonBroken:       "[SYS/PERM] ",
+	ReasonInUse:        "[IN-USE] ",
+	ReasonNotPermitted: "[SYS/PERM] ",
+	ReasonTooSoon:      "[LOGIN-DELAY] ",
 }
 
 func (d *pop3Dialogue) Refuse(err error) error {

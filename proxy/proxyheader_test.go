@@ -329,7 +329,7 @@ func TestProxyHeaderRoutes(t *testing.T) {
 		if err := s.meet(raw); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.place(&Attempt{Mechanism: "PLAIN", User: "alice", Secret: "x"}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := s.place(t.Context(), &Attempt{Mechanism: "PLAIN", User: "alice", Secret: "x"}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", header, err, want)
 		}
 		client.Close()

@@ -12,18 +12,19 @@ type Reason int
 
 // The reasons.
 const (
-	ReasonDenied      Reason = iota // wrong password, unknown user, or a user who may not be here: one sounds as the other
-	ReasonUnavailable               // something behind us fails
-	ReasonBroken                    // it will fail again, until somebody mends it
-	ReasonInUse                     // another session has the mailbox for itself
-	ReasonTooSoon                   // the last login was not long ago
-	ReasonTooMany                   // too many logins failed on this connection
-	ReasonTimeout                   // patience ended before a login
-	ReasonNonsense                  // the client does not speak the protocol
-	ReasonTooLong                   // a line or a literal that cannot be taken
-	ReasonForbidden                 // a command that a proxy cannot let pass
-	ReasonIdle                      // nothing has moved for too long
-	ReasonShutdown                  // we are going
+	ReasonDenied       Reason = iota // wrong password, unknown user, or a user who may not be here: one sounds as the other
+	ReasonUnavailable                // something behind us fails
+	ReasonBroken                     // it will fail again, until somebody mends it
+	ReasonInUse                      // another session has the mailbox for itself
+	ReasonTooSoon                    // the last login was not long ago
+	ReasonNotPermitted               // the password is right, and the user may not use this service
+	ReasonTooMany                    // too many logins failed on this connection
+	ReasonTimeout                    // patience ended before a login
+	ReasonNonsense                   // the client does not speak the protocol
+	ReasonTooLong                    // a line or a literal that cannot be taken
+	ReasonForbidden                  // a command that a proxy cannot let pass
+	ReasonIdle                       // nothing has moved for too long
+	ReasonShutdown                   // we are going
 )
 
 // ends are the errors that end a session, where the client may hear why.
@@ -37,6 +38,7 @@ var ends = map[error]Reason{
 	errBDAT:           ReasonForbidden,
 	errIdle:           ReasonIdle,
 	errShutdown:       ReasonShutdown,
+	backends.ErrMoved: ReasonShutdown,
 }
 
 // farewell chooses what a client hears at the end of its session. ok is false where there is nothing to say: the client has
@@ -61,6 +63,8 @@ func (r Reason) sentence() string {
 		return "Mailbox is in use, try again later"
 	case ReasonTooSoon:
 		return "Too soon after the last login, try again later"
+	case ReasonNotPermitted:
+		return "Service not permitted for this user"
 	case ReasonTooMany:
 		return "Too many failed logins"
 	case ReasonTimeout:
@@ -80,6 +84,9 @@ func (r Reason) sentence() string {
 	}
 }
 
+// errNotPermitted is a refusal of one service, for a user who has proved who he is.
+var errNotPermitted = errors.New("service not permitted")
+
 // errPolicy is a refusal that sounds like a wrong password, although nobody asked a store.
 var errPolicy = errors.New("not permitted")
 
@@ -95,6 +102,9 @@ var storeCodes = map[string]Reason{
 func reasonFor(err error) Reason {
 	if denied(err) {
 		return ReasonDenied
+	}
+	if errors.Is(err, errNotPermitted) {
+		return ReasonNotPermitted
 	}
 	if refusal, ok := errors.AsType[*backends.Refusal](err); ok {
 		if reason, ok := storeCodes[refusal.Code]; ok {
@@ -112,5 +122,5 @@ func denied(err error) bool {
 func byUs(err error) bool {
 	return errors.Is(err, errPolicy) || errors.Is(err, backends.ErrName) || errors.Is(err, backends.ErrNotFound) ||
 		errors.Is(err, backends.ErrRefused) || errors.Is(err, backends.ErrNoService) || errors.Is(err, backends.ErrUnverified) ||
-		errors.Is(err, backends.ErrNoEntry)
+		errors.Is(err, backends.ErrNoEntry) || errors.Is(err, backends.ErrDenied)
 }

@@ -118,13 +118,21 @@ func (r *relay) wait(ctx context.Context, ended <-chan error) error {
 		case err := <-ended:
 			return err
 		case <-limit:
-			return errShutdown
+			return ending(ctx)
 		case <-tick.C:
 			if r.atLineEnd() && r.quiet() >= quietSpell {
-				return errShutdown
+				return ending(ctx)
 			}
 		}
 	}
+}
+
+// ending says why a session is to end.
+func ending(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), backends.ErrMoved) {
+		return backends.ErrMoved
+	}
+	return errShutdown
 }
 
 // atLineEnd tells whether the client expects a line, and is not in the middle of a message.

@@ -84,11 +84,12 @@ var mechanisms = []mechanism{
 	{name: "EXTERNAL", read: readExternal}, // offered to those who have shown a certificate, whatever the stores offer
 }
 
-// Offered lists the mechanisms that a client may use towards stores with these capabilities.
-func Offered(caps backends.Capabilities) []string {
+// Offered lists the mechanisms that a client may use towards stores with these capabilities. What is relayed proves nothing to
+// the proxy, and is not offered where passwords are verified here.
+func Offered(caps backends.Capabilities, verified bool) []string {
 	var names []string
 	for _, m := range mechanisms {
-		if m.always || m.name != "EXTERNAL" && slices.Contains(caps.Mechanisms, m.name) {
+		if m.always || m.name != "EXTERNAL" && !verified && slices.Contains(caps.Mechanisms, m.name) {
 			names = append(names, m.name)
 		}
 	}

@@ -52,6 +52,10 @@ type session struct {
 	actor    string // who acts as the user, by the store's leave; "" where it is the user
 	backend  string
 	external string // the name in the client's certificate; "" where there is none that we trust
+	attempts int    // logins so far
+	// evict ends the session from elsewhere; leave gives up the user's place at the store.
+	evict context.CancelCauseFunc
+	leave func()
 	// promised is what the client was last told that stores can do, where it is not told again after its login.
 	promised []backends.Capability
 }
@@ -111,6 +115,13 @@ func (s *session) serve(ctx context.Context, raw net.Conn) {
 		s.deliver(ctx, raw)
 		return
 	}
+	ctx, s.evict = context.WithCancelCause(ctx)
+	defer s.evict(nil)
+	defer func() {
+		if s.leave != nil {
+			s.leave()
+		}
+	}()
 	protocol := protocols[s.settings.listener.Service.Protocol()]
 	dialogue := protocol.dialogue(s)
 	store, err := s.enter(ctx, raw, dialogue)
@@ -240,17 +251,16 @@ func (s *session) write(level zapcore.Level, message string, more ...zap.Field) 
 	s.log.Log(level, message, append(fields, more...)...)
 }
 
-// connect places the user and logs in at the store.
+// connect places the user and logs in at the store. A member of a pool that cannot be reached is left for another one, as long as
+// nothing was said that is a secret.
 func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection, error) {
 	s.user, s.actor, s.backend = "", "", ""
-	place, client, err := s.place(a)
+	store, err := s.visit(ctx, a)
+	if member, ok := errors.AsType[*backends.Unreached](err); ok && member.Dead(ctx) {
+		store, err = s.visit(ctx, a)
+	}
 	if err == nil {
-		s.backend = place.Service.Backend
-		var store *backends.Connection
-		store, err = place.Service.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
-		if err == nil {
-			return store, nil
-		}
+		return store, nil
 	}
 	if !a.asked && denied(err) {
 		if broken := s.settings.decoys.play(a); broken != nil {
@@ -260,9 +270,34 @@ func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection
 	return nil, err
 }
 
+// visit places the user and logs in there. The user keeps the place until the session ends.
+func (s *session) visit(ctx context.Context, a *Attempt) (*backends.Connection, error) {
+	place, client, err := s.place(ctx, a)
+	if err != nil {
+		place.Release()
+		return nil, err
+	}
+	s.backend = place.Service.Backend
+	if place.Refuse != "" && place.Verified {
+		place.Release()
+		return nil, fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)
+	}
+	store, err := place.Service.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
+	if err == nil && place.Refuse != "" { // the store has verified the password
+		store.Conn.Close()
+		err = fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)
+	}
+	if err != nil {
+		place.Release()
+		return nil, err
+	}
+	s.leave = place.Release
+	return store, nil
+}
+
 // place makes the canonical user, finds the store, and decides how to enter it. What it refuses must sound like a wrong
 // password.
-func (s *session) place(a *Attempt) (backends.Placement, sasl.Client, error) {
+func (s *session) place(ctx context.Context, a *Attempt) (backends.Placement, sasl.Client, error) {
 	user, actor, err := s.identify(a)
 	if err != nil {
 		return backends.Placement{}, nil, err
@@ -270,7 +305,14 @@ func (s *session) place(a *Attempt) (backends.Placement, sasl.Client, error) {
 	if a.Secret == "" && !a.relayed() && !a.External {
 		return backends.Placement{}, nil, errEmptyPassword
 	}
-	place, err := s.settings.router.Place(backends.Query{User: user, Service: s.settings.listener.Service, Peer: s.peer})
+	if actor.Local != "" && s.settings.router.Verifies() {
+		return backends.Placement{}, nil, errAuthzid // whose password it is, and whose mail, only a store can tell
+	}
+	s.attempts++
+	place, err := s.settings.router.Place(ctx, backends.Query{
+		User: user, Service: s.settings.listener.Service, Peer: s.peer,
+		Mechanism: a.Mechanism, Secret: a.Secret, Attempt: s.attempts, Evict: s.evict,
+	})
 	if err != nil {
 		return place, nil, err
 	}
@@ -284,8 +326,12 @@ func (s *session) credentials(a *Attempt, place backends.Placement, actor backen
 	switch {
 	case a.External:
 		return backends.OnBehalf(access, access.ExternalLogin, place.Name)
+	case access.Login != configs.LoginSame && place.Verified:
+		return backends.OnBehalf(access, access.Login, place.Name)
 	case access.Login != configs.LoginSame:
 		return nil, backends.ErrUnverified
+	case place.Password != "":
+		return &backends.Plain{User: place.Name, Password: place.Password}, nil
 	}
 	by := ""
 	if actor.Local != "" {

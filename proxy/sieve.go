@@ -229,7 +229,7 @@ func (d *sieveDialogue) Refuse(err error) error {
 	}
 	reason := reasonFor(err)
 	code := ""
-	if reason != ReasonDenied {
+	if reason != ReasonDenied && reason != ReasonNotPermitted {
 		code = "(TRYLATER) " // RFC 5804 section 1.3
 	}
 	d.conn.Send("NO ", code, `"`, reason.sentence(), "\"\r\n")

@@ -231,8 +231,11 @@ func (d *submissionDialogue) Refuse(err error) error {
 	}
 	reason := reasonFor(err)
 	code := "454 4.7.0 "
-	if reason == ReasonDenied {
+	switch reason {
+	case ReasonDenied:
 		code = "535 5.7.8 "
+	case ReasonNotPermitted:
+		code = "535 5.7.1 "
 	}
 	d.say(code, reason.sentence())
 	return nil

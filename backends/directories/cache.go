@@ -55,27 +55,30 @@ func (c *cached) Lookup(ctx context.Context, q Query) (Answer, error) {
 		return was.result()
 	}
 	answer, err := c.ask(ctx, key, q)
-	switch {
-	case err == nil:
-		c.note(key, kept{answer, true, c.now()})
-	case errors.Is(err, ErrNotFound):
-		c.note(key, kept{known: false, at: c.now()})
-	case errors.Is(err, ErrDenied):
-		c.back()
-	case ok && c.stillGood(was, q):
+	failed := err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDenied)
+	if failed && ok && c.stillGood(was, q) {
 		c.fallBack(err)
 		return was.answer, nil
 	}
 	return answer, err
 }
 
-// ask asks the directory once for all who want to know the same at the same time. The question goes on when the first of
-// them has left.
+// ask asks the directory once for all who want to know the same at the same time, and keeps what it says. The question goes on
+// when the first of them has left.
 func (c *cached) ask(ctx context.Context, key string, q Query) (Answer, error) {
 	flight := c.flights.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.config.Timeout)
 		defer cancel()
-		return c.Directory.Lookup(ctx, q)
+		answer, err := c.Directory.Lookup(ctx, q)
+		switch {
+		case err == nil:
+			c.note(key, kept{answer, true, c.now()})
+		case errors.Is(err, ErrNotFound):
+			c.note(key, kept{known: false, at: c.now()})
+		case errors.Is(err, ErrDenied):
+			c.back()
+		}
+		return answer, err
 	})
 	select {
 	case result := <-flight:

@@ -154,6 +154,9 @@ func describeRoute(r configs.Route) string {
 }
 
 func describeTarget(r configs.Route) string {
+	if r.Lookup != "" {
+		return strings.TrimSuffix("where "+r.Lookup+" says, or "+r.To, ", or ")
+	}
 	return cmp.Or(r.To, "refused: "+r.Refuse)
 }
 

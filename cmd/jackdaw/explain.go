@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -12,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/backends"
+	"jackdaw/backends/directories"
 	"jackdaw/configs"
 	"jackdaw/internal/wire"
 	"jackdaw/proxy"
@@ -97,6 +100,9 @@ func (q question) answer(ctx context.Context) (*answer, error) {
 		return nil, err
 	}
 	defer router.Retire(nil)
+	if err := router.AskDirectories(); err != nil {
+		return nil, err
+	}
 
 	a := &answer{Listener: fmt.Sprintf("%s (%s on %s)", listener.Name, listener.Service, listener.Address)}
 	if !listener.From.Empty() && !listener.From.Contains(peer.Client) {
@@ -120,7 +126,7 @@ func (q question) answer(ctx context.Context) (*answer, error) {
 	}
 	a.askStores(ctx, router, listener.Service, peer)
 	if q.user != "" {
-		a.place(q.user, config, listener, router, peer)
+		a.place(ctx, q.user, config, listener, router, peer)
 	}
 	return a, nil
 }
@@ -152,12 +158,12 @@ func (a *answer) askStores(ctx context.Context, router *backends.Router, service
 		a.Capabilities = append(a.Capabilities, strings.TrimSpace(c.Name+" "+c.Value))
 	}
 	if service != configs.LMTP { // nobody logs in
-		a.Mechanisms = proxy.Offered(common)
+		a.Mechanisms = proxy.Offered(common, router.Verifies())
 	}
 }
 
 // place follows the user's way to a store, or that of mail for the user.
-func (a *answer) place(name string, config *configs.Config, listener configs.Listener, router *backends.Router, peer backends.Peer) {
+func (a *answer) place(ctx context.Context, name string, config *configs.Config, listener configs.Listener, router *backends.Router, peer backends.Peer) {
 	names := backends.NewNames(config.Users)
 	mailbox, err := findUser(name, names, names.Realm(listener.Realm, peer.SNI), listener.Service)
 	if err != nil {
@@ -167,17 +173,21 @@ func (a *answer) place(name string, config *configs.Config, listener configs.Lis
 	user := mailbox.User
 	a.User = user.String()
 	query := backends.Query{User: user, Service: listener.Service, Peer: peer}
-	for _, step := range router.Trace(query) {
+	place, steps, err := router.Trace(ctx, query)
+	defer place.Release()
+	for _, step := range steps {
 		a.Routes = append(a.Routes, describeStep(step))
 	}
-	place, err := router.Place(query)
 	if err != nil {
 		a.Failure = "nobody is let in: " + err.Error()
 		return
 	}
+	if place.Refuse != "" {
+		a.Failure = "after the right password: service not permitted: " + place.Refuse
+	}
 	a.Backend, a.Name, a.TLS = place.Service.Backend, place.Name, string(place.Service.Access.TLS)
 	if listener.Service == configs.LMTP {
-		address, err := mailbox.Address(place.Service.Access.User)
+		address, err := place.Address(mailbox)
 		if err != nil {
 			a.Failure = err.Error()
 			return
@@ -210,10 +220,36 @@ func describeStep(step backends.Step) string {
 	if step.Route.Line > 0 {
 		route = fmt.Sprintf("line %d: %s", step.Route.Line, route)
 	}
-	if step.Mismatch != "" {
+	switch {
+	case step.Mismatch != "":
 		return route + ": passed over, for its " + step.Mismatch
+	case step.Answer == nil:
+		return route + ": decides"
+	case errors.Is(step.Err, directories.ErrNotFound):
+		return route + ": passed over, the directory does not know the user" + after(step.Took)
+	case step.Err != nil:
+		return route + ": " + step.Err.Error() + after(step.Took)
 	}
-	return route + ": decides"
+	return route + ": decides; the directory says " + describeAnswer(*step.Answer) + after(step.Took)
+}
+
+func after(took time.Duration) string { return fmt.Sprintf(", after %v", took.Round(time.Millisecond)) }
+
+// describeAnswer says what a directory has said, but no password.
+func describeAnswer(answer directories.Answer) string {
+	var said []string
+	add := func(what, value string) {
+		if value != "" {
+			said = append(said, what+" "+value)
+		}
+	}
+	add("backend", answer.Backend)
+	add("user", answer.User)
+	add("refused:", answer.Refuse)
+	if answer.Password != "" {
+		said = append(said, "a password to log in with")
+	}
+	return cmp.Or(strings.Join(said, ", "), "nothing but that the user is known")
 }
 
 func (a *answer) print(out io.Writer) {

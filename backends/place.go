@@ -1,0 +1,193 @@
+package backends
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"jackdaw/backends/directories"
+	"jackdaw/configs"
+	"jackdaw/internal/wire"
+)
+
+// Query is what is known when a user must be placed.
+type Query struct {
+	User      User
+	Service   configs.Service
+	Peer      Peer
+	Mechanism string // SASL's name in upper case; "" where there is no login
+	Secret    string // the password or token that the client has given; "" where it gave none
+	Attempt   int    // the how-many-th of the connection, from 1
+	// Evict ends the session or delivery, when its user has to leave the member of a pool. nil where the user only passes by.
+	Evict context.CancelCauseFunc
+}
+
+// Placement is where a user's login goes. Release must be called when the user is there no longer.
+type Placement struct {
+	Service *Service
+	Name    string // the user's name in the form that the store wants
+	// Renamed says that the name is the directory's own, and not made by the store's form.
+	Renamed bool
+	// Password is the one to log in with; "" is the client's.
+	Password string
+	// Verified says that the proxy knows the password to be right.
+	Verified bool
+	// Refuse says why the user may not use the service; "" where he may. He is told after the right password only.
+	Refuse string
+
+	release func()
+}
+
+// Release ends what the placement holds. It may be called more than once.
+func (p *Placement) Release() {
+	if p.release != nil {
+		p.release()
+		p.release = nil
+	}
+}
+
+// Address writes the mailbox of a user who is placed as the store wants it.
+func (p *Placement) Address(m Mailbox) (wire.Path, error) {
+	if !p.Renamed {
+		return m.Address(p.Service.Access.User)
+	}
+	m.User = User{Local: p.Name}
+	if i := strings.LastIndexByte(p.Name, '@'); i >= 0 {
+		m.User = User{p.Name[:i], p.Name[i+1:]}
+	}
+	return m.Address("{user}")
+}
+
+// What keeps a user from being placed. The client hears of neither.
+var (
+	// ErrNotFound means that no route leads anywhere for the user.
+	ErrNotFound = errors.New("no route for the user")
+	// ErrRefused means that a route refuses the user; its text is for the log.
+	ErrRefused = errors.New("refused by a route")
+	// ErrNoService means that the user's backend has no address for the service.
+	ErrNoService = errors.New("backend has no such service")
+	// ErrDenied means that a verifier or directory has found the password to be wrong.
+	ErrDenied = directories.ErrDenied
+)
+
+// Step is one route on the way of a placement.
+type Step struct {
+	Route    configs.Route
+	Mismatch string // the first condition that does not hold; "" if the route decides, or asks its directory
+	Answer   *directories.Answer
+	Err      error // the directory's
+	Took     time.Duration
+}
+
+// Place verifies a user, where that is ours to do, and finds his store. Errors that are none of this file's are failures of
+// the world.
+func (r *Router) Place(ctx context.Context, q Query) (Placement, error) {
+	p, _, err := r.Trace(ctx, q)
+	return p, err
+}
+
+// Trace is Place, and tells how each route was passed, up to the one that decided.
+func (r *Router) Trace(ctx context.Context, q Query) (Placement, []Step, error) {
+	known, err := r.verify(ctx, q)
+	if err != nil {
+		return Placement{}, nil, err
+	}
+	var steps []Step
+	for _, route := range r.routes {
+		step := Step{Route: route, Mismatch: mismatch(route, q)}
+		answer := known
+		if step.Mismatch == "" && route.Lookup != "" {
+			answer, step.Err, step.Took = r.ask(ctx, route.Lookup, q)
+			step.Answer = &answer
+			answer.Verified = answer.Verified || known.Verified
+		}
+		steps = append(steps, step)
+		switch {
+		case step.Mismatch != "" || errors.Is(step.Err, directories.ErrNotFound):
+			continue
+		case step.Err != nil:
+			return Placement{}, steps, fmt.Errorf("directory %s: %w", route.Lookup, step.Err)
+		case route.Refuse != "":
+			return Placement{}, steps, fmt.Errorf("%w: %s", ErrRefused, route.Refuse)
+		}
+		p, err := r.enter(ctx, q, answer, cmp.Or(answer.Backend, route.To))
+		return p, steps, err
+	}
+	return Placement{}, steps, ErrNotFound
+}
+
+// ask asks a directory.
+func (r *Router) ask(ctx context.Context, name string, q Query) (directories.Answer, error, time.Duration) {
+	d := r.directories[name]
+	if d == nil {
+		return directories.Answer{}, errors.New("is not asked here"), 0
+	}
+	began := time.Now()
+	answer, err := d.Lookup(ctx, q.toDirectory(r.config.Auth.Verify == configs.VerifyDirectory))
+	return answer, err, time.Since(began)
+}
+
+// verify asks the verifier, where there is one and something to verify.
+func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error) {
+	if r.verifier == nil || q.Secret == "" {
+		return directories.Answer{}, nil
+	}
+	answer, err := r.verifier.Lookup(ctx, q.toDirectory(true))
+	if err != nil {
+		return directories.Answer{}, fmt.Errorf("%s: %w", r.config.Auth.Verify, err)
+	}
+	return answer, nil
+}
+
+// Verifies reports whether passwords are verified here and not by the stores. Then a client can only give one: an exchange
+// that is relayed proves nothing to us.
+func (r *Router) Verifies() bool {
+	return r.config.Auth.Verify == configs.VerifyDirectory || r.verifier != nil
+}
+
+func (q Query) toDirectory(verify bool) directories.Query {
+	return directories.Query{
+		User: q.User.String(), Local: q.User.Local, Domain: q.User.Domain,
+		Service: q.Service, Mechanism: q.Mechanism, Secret: q.Secret, Verify: verify && q.Secret != "",
+		Client: q.Peer.Client, Port: q.Peer.Port, Address: q.Peer.Local, Listener: q.Peer.Listener, SNI: q.Peer.SNI,
+		Hello: q.Peer.Hello, Session: q.Peer.Session, TLS: q.Peer.TLS, Cipher: q.Peer.Cipher, Attempt: q.Attempt,
+	}
+}
+
+// enter makes the placement at a backend, a pool's member, or the backend of a host.
+func (r *Router) enter(ctx context.Context, q Query, answer directories.Answer, to string) (Placement, error) {
+	if r.Verifies() && q.Secret != "" && !answer.Verified {
+		return Placement{}, ErrUnverified
+	}
+	p := Placement{Renamed: answer.User != "", Password: answer.Password, Verified: answer.Verified, Refuse: answer.Refuse}
+	if p.Password != "" && !p.Verified {
+		return Placement{}, errors.New("directory gives a password for a user whom nobody has verified")
+	}
+	if to == "" {
+		return Placement{}, errors.New("directory names no backend, and the route has no to")
+	}
+	name, port := to, ""
+	if pool, ok := r.config.Pool(to); ok {
+		var err error
+		if name, p.release, err = r.seat(ctx, pool, q); err != nil {
+			return Placement{}, err
+		}
+	} else if host, number, ok := hostPort(to); ok {
+		name, port = host, number
+	}
+	s, err := r.service(name, port, q.Service.Protocol())
+	if err != nil {
+		p.Release()
+		return Placement{}, err
+	}
+	p.Service = s
+	p.Name = cmp.Or(answer.User, q.User.Form(s.Access.User))
+	if err := checkName(p.Name); err != nil {
+		p.Release()
+		return Placement{}, fmt.Errorf("directory's name for the user: %v", err)
+	}
+	return p, nil
+}

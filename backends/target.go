@@ -1,0 +1,168 @@
+package backends
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"jackdaw/backends/directories"
+	"jackdaw/configs"
+)
+
+// openDirectory is a directory that is open, and what it was made of.
+type openDirectory struct {
+	directories.Directory
+	config configs.Directory
+}
+
+// openVerifier is the same for a verifier.
+type openVerifier struct {
+	directories.Directory
+	config configs.Auth
+}
+
+// AskDirectories opens the directories of a Router that PrepareRouter has made.
+func (r *Router) AskDirectories() error { return r.openDirectories(nil) }
+
+// openDirectories opens those that old has not open already.
+func (r *Router) openDirectories(old *Router) error {
+	for name, config := range r.config.Directories {
+		config.Line = 0 // where it stands in the file is nothing to begin anew for
+		if kept := old.directory(name); kept != nil && reflect.DeepEqual(kept.config, config) {
+			r.directories[name] = kept
+			continue
+		}
+		d, err := directories.Open(name, config, r.log)
+		if err != nil {
+			r.closeDirectories(old)
+			return err
+		}
+		r.directories[name] = &openDirectory{d, config}
+	}
+	auth := r.config.Auth
+	if old != nil && old.verifier != nil && old.verifier.config == auth {
+		r.verifier = old.verifier
+		return nil
+	}
+	d, err := directories.OpenVerifier(auth, r.log)
+	if err != nil {
+		r.closeDirectories(old)
+		return err
+	}
+	if d != nil {
+		r.verifier = &openVerifier{d, auth}
+	}
+	return nil
+}
+
+// closeDirectories closes what next does not have.
+func (r *Router) closeDirectories(next *Router) {
+	for name, d := range r.directories {
+		if next.directory(name) != d {
+			d.Close()
+		}
+	}
+	if r.verifier != nil && (next == nil || next.verifier != r.verifier) {
+		r.verifier.Close()
+	}
+}
+
+func (r *Router) directory(name string) *openDirectory {
+	if r == nil {
+		return nil
+	}
+	return r.directories[name]
+}
+
+// maxNamed bounds the stores that directories name below wildcards.
+const maxNamed = 10_000
+
+// service finds a protocol of a backend: by its name, by an address that it has, or as one of those that a wildcard stands
+// for. A port is that of the address, "" where the directory has named none.
+func (r *Router) service(name, port string, protocol configs.Service) (*Service, error) {
+	name = strings.ToLower(name)
+	key := serviceKey{name, protocol}
+	if s := r.services[key]; s != nil && port == "" {
+		return s, nil
+	}
+	for _, s := range r.services {
+		if s.Protocol == protocol && s.at(name, port) {
+			return s, nil
+		}
+	}
+	if s := r.services[key]; s != nil { // the backend's own address goes before a port that means another protocol
+		return s, nil
+	}
+	backend, ok := r.config.Backend(name)
+	if _, err := configs.DNSName(name); !ok || err != nil || !strings.HasPrefix(backend.Name, "*") {
+		return nil, fmt.Errorf("%w: %s, %s", ErrNoService, strings.TrimSuffix(name+":"+port, ":"), protocol)
+	}
+	access, ok := backend.Access[protocol]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s, %s", ErrNoService, name, protocol)
+	}
+	return r.learnService(key, named(access, protocol, name, port))
+}
+
+// at reports whether one of the service's addresses is that of a host. Without a port it is enough that the host is.
+func (s *Service) at(host, port string) bool {
+	return slices.ContainsFunc(s.Access.Addresses, func(a configs.Address) bool {
+		h, p, err := net.SplitHostPort(a.Address)
+		return a.Network == "tcp" && err == nil && h == host && (port == "" || p == port)
+	})
+}
+
+// learnService makes a service for a store that a directory has named.
+func (r *Router) learnService(key serviceKey, access configs.Access) (*Service, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fresh, err := newService(key.backend, key.protocol, access, r.config.Hostname, r.log)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range r.named {
+		if s.Backend == key.backend && s.same(fresh) {
+			return s, nil
+		}
+	}
+	switch {
+	case r.retired:
+		return nil, errClosed
+	case len(r.named) >= maxNamed:
+		return nil, errors.New("directories have named too many stores")
+	}
+	key.backend += " " + access.Addresses[0].Address // one name may have several ports
+	r.named[key] = fresh
+	r.log.Debug("store named by a directory", zap.String("backend", fresh.Backend), zap.String("protocol", string(key.protocol)))
+	fresh.start()
+	return fresh, nil
+}
+
+// standardPorts take the place of {port} where a directory has named none.
+var standardPorts = map[configs.Service]string{
+	configs.IMAP: "143", configs.POP3: "110", configs.Submission: "587", configs.Sieve: "4190", configs.LMTP: "24",
+}
+
+// named puts a wildcard backend's name, and the port that a directory has named, into its addresses.
+func named(access configs.Access, protocol configs.Service, name, port string) configs.Access {
+	if port == "" {
+		port = standardPorts[protocol]
+	}
+	replacer := strings.NewReplacer("{name}", name, "{port}", port)
+	access.Addresses = slices.Clone(access.Addresses)
+	for i := range access.Addresses {
+		access.Addresses[i].Address = replacer.Replace(access.Addresses[i].Address)
+	}
+	return access
+}
+
+// hostPort takes host and port of a directory's answer apart.
+func hostPort(to string) (host, port string, ok bool) {
+	host, port, err := net.SplitHostPort(to)
+	return host, port, err == nil && host != "" && port != ""
+}
