@@ -1,6 +1,7 @@
 package orders
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/acme"
 
 	"jackdaw/configs"
 )
@@ -179,16 +182,60 @@ func TestBadNamesKeepNobodyWaiting(t *testing.T) {
 		if s := f.status("mail.good.example"); s.NotAfter.IsZero() {
 			t.Errorf("%+v", s)
 		}
-		// Nor do clients who ask keep the authority from getting its pause.
-		before := len(strings.Fields(ca.ordered()))
-		for range 1000 {
-			f.ask(names...)
-			f.after(10 * time.Millisecond)
+	})
+}
+
+// TestPause: where one order after the other fails, the authority gets a pause that grows, whatever clients ask for.
+func TestPause(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		fails := func(string, string, string) error { return errors.New("no") }
+		ca.validate = fails
+		o := Options{Known: func(context.Context, string, string) (bool, error) { return true, nil }}
+		f := run(t, ca, dir, o, "mail.{domain}")
+		for i := range 15 {
+			f.ask(fmt.Sprintf("mail.d%02d.example", i))
 		}
-		if n := len(strings.Fields(ca.ordered())) - before; n > 1 {
-			t.Errorf("%d orders within 10 seconds", n)
+		count := func() int { return len(strings.Fields(ca.ordered())) }
+		for _, want := range []int{1, 2, 2, 3, 3, 3, 3, 4} { // after a second, two more, four more
+			if got := count(); got != want {
+				t.Errorf("after %v: %d orders, want %d", time.Since(beginning), got, want)
+			}
+			f.after(time.Second)
+		}
+		f.after(time.Hour)
+		if got := count(); got != 15 {
+			t.Errorf("%d orders", got)
+		}
+		ca.change(func() { ca.validate = func(string, string, string) error { return nil } })
+		f.ask("mail.good.example")
+		ca.change(func() { ca.validate = fails })
+		f.ask("mail.e1.example")
+		f.after(time.Second)
+		f.ask("mail.e2.example")
+		if got := count(); got != 18 {
+			t.Errorf("after an order that went well the pause is as long as before: %d orders", got)
 		}
 	})
+}
+
+// TestMostWait: how long a name waits at most depends on who has said what.
+func TestMostWait(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		most time.Duration
+	}{
+		{errors.New("connection refused"), mostUnheard},
+		{&acme.Error{StatusCode: 503}, mostUnheard},
+		{fmt.Errorf("placing the order: %w", &acme.Error{StatusCode: 403}), mostWait},
+		{&acme.OrderError{Status: "invalid"}, mostWait},
+		{&acme.AuthorizationError{}, mostWait},
+	} {
+		for n, want := range map[int]time.Duration{1: leastWait, 3: 4 * leastWait, 1000: tt.most} {
+			if got := backoff(n, tt.err); got < want || got > want*5/4 {
+				t.Errorf("%v, %d times: %v, want about %v", tt.err, n, got, want)
+			}
+		}
+	}
 }
 
 // TestOnDemandFails: what nobody asks for is not tried again.
@@ -300,6 +347,18 @@ func TestUselessCertificate(t *testing.T) {
 		}
 		if read(t, dir, certificates, "mail.example.net.pem") != good {
 			t.Error("the good one is gone")
+		}
+	})
+}
+
+// TestExpiredLongAgo: a name that the configuration asks for is never forgotten, nor what has failed.
+func TestExpiredLongAgo(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		ca.change(func() { ca.validate = func(string, string, string) error { return errors.New("no") } })
+		f.after(200 * day)
+		if s := f.status("mail.example.net"); !s.NotAfter.Equal(beginning.Add(90*day)) || s.Failures < 100 {
+			t.Errorf("%+v", s)
 		}
 	})
 }

@@ -1,6 +1,8 @@
 package orders
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,12 +20,16 @@ func TestBrokenCertificate(t *testing.T) {
 		keep(t, "-----BEGIN CERT", dir, certificates, "mail.a.example.pem")
 		keep(t, read(t, dir, "other", certificates, "mail.b.example.pem"), dir, certificates, "mail.example.net.pem")
 		keep(t, "{", dir, failures, "mail.a.example.json")
+		keep(t, "what somebody has left here", dir, certificates, "Mail.A.example.pem")
 		f := run(t, ca, dir, Options{}, "mail.a.example", "mail.example.net")
 		f.after(time.Minute)
 		for _, name := range []string{"mail.a.example", "mail.example.net"} {
 			if s := f.status(name); s.NotAfter.IsZero() || s.Problem != "" {
 				t.Errorf("%+v", s)
 			}
+		}
+		if list := f.Status(); len(list) != 2 {
+			t.Errorf("%+v", list)
 		}
 		f.logged(1, "problem with the cache")
 		said := f.logs.FilterMessageSnippet("problem with the cache").All()[0].Context[0].String
@@ -106,4 +112,36 @@ func TestRead(t *testing.T) {
 			t.Error("a directory was made")
 		}
 	})
+}
+
+// TestPlace: a file comes complete, from under a hidden name, and nothing is left where it cannot come.
+func TestPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "file")
+	must(t, place(path, []byte("text"), func(from, to string) error {
+		if info, err := os.Stat(from); err != nil || info.Mode() != 0o600 || read(t, from) != "text" {
+			t.Errorf("%s is %v, %v", from, info, err)
+		}
+		if filepath.Dir(from) != filepath.Dir(to) || !strings.HasPrefix(filepath.Base(from), ".") {
+			t.Errorf("%s is made from %s", to, from)
+		}
+		return os.Rename(from, to)
+	}))
+	if err := place(path, []byte("other"), os.Link); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("got %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); left != nil || read(t, path) != "text" {
+		t.Errorf("%q are left over, and the file is %q", left, read(t, path))
+	}
+}
+
+// TestAccountKeyOfAnother: who finds that another frontend has made a key meanwhile does not replace it.
+func TestAccountKeyOfAnother(t *testing.T) {
+	c := newCache(t.TempDir())
+	keep(t, "another's", c.path("account.key"))
+	if _, err := c.newAccountKey(c.path("account.key")); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("got %v", err)
+	}
+	if text := read(t, c.path("account.key")); text != "another's" {
+		t.Errorf("the key is %q", text)
+	}
 }

@@ -227,12 +227,15 @@ func TestReload(t *testing.T) {
 	fourth, err := Open(elsewhere, third)
 	must(t, err)
 	third.Close()
-	defer fourth.Close()
 	if _, err := net.Dial("tcp", third.http.bound.String()); err == nil {
 		t.Error("an address that nobody wants is listened on")
 	}
+	fourth.Close()
 	fifth, err := Open(elsewhere, third) // whose entrances are closed
 	must(t, err)
+	if _, err := shake(t, fifth.tlsALPN, "mail.example.net", acme.ALPNProto); !strings.Contains(fmt.Sprint(err), "tls: ") {
+		t.Errorf("nobody listens: %v", err)
+	}
 	fifth.Close()
 }
 
@@ -286,7 +289,7 @@ func plain(file string) bool {
 // FuzzName: a name that a client sends is no path, and comes to the same form whoever writes it.
 func FuzzName(f *testing.F) {
 	for _, name := range []string{
-		"mail.example.net", "MAIL.Example.net", "..", "../a", "a/b", ".hidden", "a\x00b", "bücher.example",
+		"mail.example.net", "MAIL.Example.net", "..", "../a", "a/b", ".hidden", "a\x00b", "bücher.example", "192.0.\xf62.1",
 		"xn--bcher-kva.example", "192.0.2.1", "*.example.net", "a..b", "a.", "-a", "a_b", strings.Repeat("a.", 125),
 	} {
 		f.Add(name)

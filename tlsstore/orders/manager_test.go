@@ -236,6 +236,62 @@ func TestAskIsBounded(t *testing.T) {
 	if len(m.asked) != maxAsked {
 		t.Errorf("%d names wait", len(m.asked))
 	}
+	m = newManager(Options{Domains: []string{"a.example"}})
+	m.wishes.patterns = []pattern{{"mail{domain}", "mail", ""}}
+	m.Ask("mail")
+	m.Ask("maile.example")
+	m.Ask("a.example")
+	if _, ok := m.wishes.patterns[0].domain("mail"); ok || len(m.asked) > 0 {
+		t.Errorf("names wait that fit no pattern: %v", m.asked)
+	}
+}
+
+// TestAskWhileBusy: what a client has asked for is not forgotten while another name is being ordered, or the cache is looked
+// at.
+func TestAskWhileBusy(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		keep(t, "another's\n1\n", dir, "lease")
+		keep(t, `{"count":1,"last":"1999-12-31T23:58:00Z","next":"1999-12-31T23:59:00Z"}`, dir, failures, "mail.b.example.json")
+		f := run(t, ca, dir, Options{Domains: []string{"a.example", "b.example"}}, "mail.{domain}")
+		f.ask("mail.a.example")
+		f.ask("mail.b.example")
+		f.Look()
+		f.after(leaseStale + 3*leaseRetry)
+		f.ordered("mail.a.example mail.b.example")
+	})
+}
+
+// TestSilentDirectory: one that does not answer keeps no name from its renewal.
+func TestSilentDirectory(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		o := Options{Known: knows("a.example", "b.example")}
+		f := run(t, ca, dir, o, "mail.{domain}")
+		f.ask("mail.a.example")
+		f.ask("mail.b.example")
+		f.stop()
+		o.Known = func(ctx context.Context, _, _ string) (bool, error) {
+			<-ctx.Done()
+			return false, ctx.Err()
+		}
+		f = run(t, ca, dir, o, "mail.{domain}")
+		f.ask("mail.c.example")
+		f.after(64 * day)
+		if got := strings.Fields(ca.ordered()); len(got) != 4 {
+			t.Errorf("ordered %q", got)
+		}
+	})
+}
+
+// TestProvenBefore: an authority that remembers a name need not come and see.
+func TestProvenBefore(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		ca.reminded = true
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		f.ordered("mail.example.net")
+		if s := f.status("mail.example.net"); s.NotAfter.IsZero() || ca.count("challenge") > 0 {
+			t.Errorf("%d challenges, %+v", ca.count("challenge"), s)
+		}
+	})
 }
 
 // TestClose: an authority that says nothing keeps nobody from going.

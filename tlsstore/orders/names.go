@@ -3,6 +3,7 @@ package orders
 import (
 	"context"
 	"strings"
+	"unicode"
 
 	"jackdaw/configs"
 )
@@ -77,12 +78,13 @@ func (w *wishes) wanting(ctx context.Context, name string) (string, error) {
 	return "", nil
 }
 
-// dnsName returns a name that a client sent in the form that the cache has names in, and whether it is a DNS name that fits
-// into the name of a file.
+// dnsName returns a name that a client sent in the form that the cache has names in, and whether it is a DNS name, of
+// A-labels (RFC 6066 section 3), that fits into the name of a file.
 func dnsName(name string) (string, bool) {
-	if len(name) > configs.MaxACMEName {
+	foreign := func(r rune) bool { return r > unicode.MaxASCII }
+	if len(name) > configs.MaxACMEName || strings.ContainsFunc(name, foreign) {
 		return "", false
 	}
 	lower, err := configs.DNSName(name)
-	return lower, err == nil && len(lower) <= configs.MaxACMEName
+	return lower, err == nil
 }

@@ -61,6 +61,11 @@ func (m *Manager) lookAround(ctx context.Context) {
 		}
 		fresh[s.Name] = entry{s, m.entries[s.Name].asked}
 	}
+	for name, e := range m.entries {
+		if _, found := fresh[name]; e.asked && !found { // nothing of it lies in the cache yet
+			fresh[name] = e
+		}
+	}
 	m.report(errors.Join(problems...))
 	m.mu.Lock()
 	defer m.mu.Unlock()
