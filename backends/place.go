@@ -100,8 +100,9 @@ func (r *Router) Trace(ctx context.Context, q Query) (Placement, []Step, error) 
 		step := Step{Route: route, Mismatch: mismatch(route, q)}
 		answer := known
 		if step.Mismatch == "" && route.Lookup != "" {
-			answer, step.Err, step.Took = r.ask(ctx, route.Lookup, q)
-			step.Answer = &answer
+			began := time.Now()
+			answer, step.Err = r.ask(ctx, route.Lookup, q)
+			step.Answer, step.Took = &answer, time.Since(began)
 			answer.Verified = answer.Verified || known.Verified
 		}
 		steps = append(steps, step)
@@ -120,14 +121,12 @@ func (r *Router) Trace(ctx context.Context, q Query) (Placement, []Step, error) 
 }
 
 // ask asks a directory.
-func (r *Router) ask(ctx context.Context, name string, q Query) (directories.Answer, error, time.Duration) {
+func (r *Router) ask(ctx context.Context, name string, q Query) (directories.Answer, error) {
 	d := r.directories[name]
 	if d == nil {
-		return directories.Answer{}, errors.New("is not asked here"), 0
+		return directories.Answer{}, errors.New("is not asked here")
 	}
-	began := time.Now()
-	answer, err := d.Lookup(ctx, q.toDirectory(r.config.Auth.Verify == configs.VerifyDirectory))
-	return answer, err, time.Since(began)
+	return d.Lookup(ctx, q.toDirectory(r.config.Auth.Verify == configs.VerifyDirectory))
 }
 
 // verify asks the verifier, where there is one and something to verify.

@@ -104,12 +104,13 @@ func (s *seats) take(pool *configs.Pool, q Query, usable func(string) bool, now 
 	s.sweep(now)
 	user := q.User.String()
 	place := s.taken[user]
-	stays := place != nil && (len(place.holders) > 0 || now.Before(place.until)) && slices.Contains(pool.Members, place.member)
+	held := place != nil && len(place.holders) > 0
+	stays := (held || place != nil && now.Before(place.until)) && slices.Contains(pool.Members, place.member)
 	switch {
 	case stays && usable(place.member):
 	case stays && pool.OnFailure == configs.OnFailureFail:
 		return "", nil, nil, errDead
-	case stays && len(place.holders) > 0:
+	case held: // on a member that is dead, or that a reload has taken away
 		for h := range place.holders {
 			h.evict(ErrMoved)
 		}

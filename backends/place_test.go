@@ -1,0 +1,201 @@
+package backends
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"jackdaw/backends/directories"
+	"jackdaw/configs"
+)
+
+// told is a directory that says what a test wants, and remembers the last question.
+type told struct {
+	answer directories.Answer
+	err    error
+	asked  directories.Query
+}
+
+func (d *told) Lookup(_ context.Context, q directories.Query) (directories.Answer, error) {
+	d.asked = q
+	return d.answer, d.err
+}
+
+func (d *told) Close() {}
+
+var errWorld = errors.New("connection refused")
+
+func TestPlaceByDirectory(t *testing.T) {
+	lookup := configs.Route{Lookup: "accounts", To: "a"}
+	rest := configs.Route{To: "b"}
+	for _, test := range []struct {
+		what   string
+		answer directories.Answer
+		err    error
+		routes []configs.Route
+		want   string // backend, name, address; or an error
+	}{
+		{"a backend's name", directories.Answer{Backend: "b"}, nil, []configs.Route{lookup}, "b alice@x 127.0.0.1:2"},
+		{"no backend", directories.Answer{}, nil, []configs.Route{lookup}, "a alice@x 127.0.0.1:1"},
+		{"neither has the route", directories.Answer{}, nil, []configs.Route{{Lookup: "accounts"}}, "directory names no backend, and the route has no to"},
+		{"another name there", directories.Answer{Backend: "b", User: "robert"}, nil, []configs.Route{lookup}, "b robert 127.0.0.1:2"},
+		{"an address", directories.Answer{Backend: "127.0.0.1:2"}, nil, []configs.Route{lookup}, "b alice@x 127.0.0.1:2"},
+		{"a host", directories.Answer{Backend: "imap.example"}, nil, []configs.Route{lookup}, "c alice@x imap.example:143"},
+		{"a host with a port that means no service", directories.Answer{Backend: "127.0.0.1:9"}, nil, []configs.Route{lookup}, "backend has no such service: 127.0.0.1:9, imap"},
+		{"below a wildcard", directories.Answer{Backend: "s1.stores.example"}, nil, []configs.Route{lookup}, "s1.stores.example alice@x s1.stores.example:143"},
+		{"below a wildcard, with a port", directories.Answer{Backend: "S2.stores.example:1143"}, nil, []configs.Route{lookup}, "s2.stores.example alice@x s2.stores.example:1143"},
+		{"below no wildcard", directories.Answer{Backend: "s1.other.example"}, nil, []configs.Route{lookup}, "backend has no such service: s1.other.example, imap"},
+		{"no name of a host", directories.Answer{Backend: "s1/../x.stores.example"}, nil, []configs.Route{lookup}, "backend has no such service: s1/../x.stores.example, imap"},
+		{"a name that no store may hear", directories.Answer{Backend: "b", User: "a*b"}, nil, []configs.Route{lookup}, "directory's name for the user: unusable user name: a character that no name may have"},
+		{"an unknown user goes on", directories.Answer{}, directories.ErrNotFound, []configs.Route{lookup, rest}, "b alice@x 127.0.0.1:2"},
+		{"an unknown user at the end", directories.Answer{}, directories.ErrNotFound, []configs.Route{lookup}, "no route for the user"},
+		{"a failure goes no further", directories.Answer{}, errWorld, []configs.Route{lookup, rest}, "directory accounts: connection refused"},
+		{"a wrong password goes no further", directories.Answer{}, directories.ErrDenied, []configs.Route{lookup, rest}, "directory accounts: the password is wrong"},
+		{"a password for whom nobody has verified", directories.Answer{Backend: "b", Password: "x"}, nil, []configs.Route{lookup}, "directory gives a password for a user whom nobody has verified"},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			r := prepared(t, &configs.Config{Routes: test.routes, Backends: []configs.Backend{
+				backend("a", at("127.0.0.1:1")), backend("b", at("127.0.0.1:2")), backend("c", at("imap.example:143")),
+				backend("*.stores.example", at("{name}:{port}")),
+			}})
+			r.directories["accounts"] = &openDirectory{Directory: &told{answer: test.answer, err: test.err}}
+			place, err := r.Place(t.Context(), asked("alice@x"))
+			got := ""
+			if err != nil {
+				got = err.Error()
+			} else {
+				got = place.Service.Backend + " " + place.Name + " " + place.Service.Access.Addresses[0].Address
+			}
+			if got != test.want {
+				t.Errorf("got  %q\nwant %q", got, test.want)
+			}
+		})
+	}
+}
+
+// A store that a directory names twice is one, and is gone with its router.
+func TestStoresNamedByDirectories(t *testing.T) {
+	r := prepared(t, &configs.Config{Routes: []configs.Route{{Lookup: "accounts"}}, Backends: []configs.Backend{backend("*.stores.example", at("{name}:143"))}})
+	d := &told{answer: directories.Answer{Backend: "s1.stores.example"}}
+	r.directories["accounts"] = &openDirectory{Directory: d}
+	first, err := r.Place(t.Context(), asked("alice@x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := r.Place(t.Context(), asked("bob@x"))
+	if err != nil || first.Service != second.Service {
+		t.Errorf("another service, or %v", err)
+	}
+	if all := r.Reachable(configs.IMAPS, Peer{}); len(all) != 1 || all[0] != first.Service {
+		t.Errorf("%d services can be reached", len(all))
+	}
+	r.Retire(nil)
+	d.answer.Backend = "s2.stores.example"
+	if _, err := r.Place(t.Context(), asked("alice@x")); !errors.Is(err, errClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func withSecret(mechanism, secret string) func(*Query) {
+	return func(q *Query) { q.Mechanism, q.Secret = mechanism, secret }
+}
+
+// Whoever verifies, nobody is placed whose password nobody has found to be right; who gave none is placed, but not verified.
+func TestPlaceVerified(t *testing.T) {
+	right, plain := directories.Answer{Verified: true}, withSecret("PLAIN", "secret")
+	for _, test := range []struct {
+		what      string
+		by        configs.Verify
+		verifier  *told
+		directory *told
+		query     Query
+		verified  bool
+		err       error
+		asks      bool // the directory to verify
+	}{
+		{"the store", configs.VerifyBackend, nil, &told{}, asked("alice@x", plain), false, nil, false},
+		{"saslauthd", configs.VerifySaslauthd, &told{answer: right}, &told{}, asked("alice@x", plain), true, nil, false},
+		{"saslauthd says no", configs.VerifySaslauthd, &told{err: directories.ErrDenied}, &told{}, asked("alice@x", plain), false, ErrDenied, false},
+		{"saslauthd is down", configs.VerifySaslauthd, &told{err: errWorld}, &told{}, asked("alice@x", plain), false, errWorld, false},
+		{"saslauthd says nothing", configs.VerifySaslauthd, &told{}, &told{}, asked("alice@x", plain), false, ErrUnverified, false},
+		{"a certificate", configs.VerifySaslauthd, &told{err: errWorld}, &told{}, asked("alice@x", withSecret("EXTERNAL", "")), false, nil, false},
+		{"the directory", configs.VerifyDirectory, nil, &told{answer: right}, asked("alice@x", plain), true, nil, true},
+		{"the directory says no", configs.VerifyDirectory, nil, &told{err: directories.ErrDenied}, asked("alice@x", plain), false, ErrDenied, true},
+		{"the directory says nothing", configs.VerifyDirectory, nil, &told{}, asked("alice@x", plain), false, ErrUnverified, true},
+		{"nobody to verify", configs.VerifyDirectory, nil, &told{}, asked("alice@x"), false, nil, false},
+		{"a directory that verifies unasked", configs.VerifyBackend, nil, &told{answer: right}, asked("alice@x", plain), true, nil, false},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			r := prepared(t, &configs.Config{Auth: configs.Auth{Verify: test.by}, Routes: []configs.Route{{Lookup: "accounts", To: "a"}},
+				Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
+			r.directories["accounts"] = &openDirectory{Directory: test.directory}
+			if test.verifier != nil {
+				r.verifier = &openVerifier{Directory: test.verifier}
+			}
+			place, err := r.Place(t.Context(), test.query)
+			if !errors.Is(err, test.err) || (err == nil) != (test.err == nil) || place.Verified != test.verified {
+				t.Errorf("verified: %v, %v; want %v, %v", place.Verified, err, test.verified, test.err)
+			}
+			if test.directory.asked.Verify != test.asks {
+				t.Errorf("directory was asked to verify: %v", test.directory.asked.Verify)
+			}
+		})
+	}
+}
+
+// A route that verifies nobody lets nobody in where directories verify.
+func TestRouteWithoutDirectory(t *testing.T) {
+	r := prepared(t, &configs.Config{Auth: configs.Auth{Verify: configs.VerifyDirectory}, Routes: []configs.Route{{To: "a"}},
+		Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
+	if _, err := r.Place(t.Context(), asked("alice@x", withSecret("PLAIN", "secret"))); !errors.Is(err, ErrUnverified) {
+		t.Errorf("placed: %v", err)
+	}
+}
+
+// A reload keeps the directories that are configured as before, and closes the others.
+func TestReloadKeepsDirectories(t *testing.T) {
+	file := func(path string) map[string]configs.Directory {
+		return map[string]configs.Directory{"accounts": {Kind: configs.DirectoryFile, Path: path, Line: len(path)}}
+	}
+	path := t.TempDir() + "/users"
+	router := func(old *Router, d map[string]configs.Directory) *Router {
+		r, err := NewRouter(&configs.Config{Directories: d}, old, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := router(nil, file(path))
+	second := router(first, file(path))
+	first.Retire(second)
+	if second.directory("accounts") != first.directory("accounts") {
+		t.Error("the directory was opened anew")
+	}
+	third := router(second, file(path+"2"))
+	second.Retire(third)
+	if third.directory("accounts") == second.directory("accounts") {
+		t.Error("the directory was kept")
+	}
+	third.Retire(nil)
+}
+
+// What a directory calls a user is where mail for the user goes, with the detail behind it.
+func TestAddressByDirectory(t *testing.T) {
+	a := at("127.0.0.1:1")
+	a.User = "{local}"
+	for name, want := range map[string]string{"": "alice+box", "robert@y": "robert+box@y", "bob": "bob+box"} {
+		r := prepared(t, &configs.Config{Routes: []configs.Route{{Lookup: "accounts", To: "a"}}, Backends: []configs.Backend{backend("a", a)}})
+		r.directories["accounts"] = &openDirectory{Directory: &told{answer: directories.Answer{User: name}}}
+		place, err := r.Place(t.Context(), asked("alice@x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		address, err := place.Address(Mailbox{User: User{"alice", "x"}, Detail: "+box"})
+		if got := strings.Trim(address.String(), "<>"); got != want || err != nil {
+			t.Errorf("%q: %s, %v; want %s", name, got, err, want)
+		}
+	}
+}
