@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -147,6 +148,8 @@ func (p *player) setting(text string) {
 		*form = configs.LoginForm(value)
 	case "default_realm":
 		p.config.Users.DefaultRealm = value
+	case "account": // a line of the directory that places users
+		p.account(value)
 	case "store": // a line of what the store says of itself when it is first asked
 		p.caps = append(p.caps, value)
 	case "realm":
@@ -167,6 +170,20 @@ func (p *player) setting(text string) {
 	default:
 		p.fail("no such setting: %s", name)
 	}
+}
+
+// account adds a line to a directory of kind "file".
+func (p *player) account(line string) {
+	accounts := filepath.Join(p.t.TempDir(), "accounts")
+	if p.config.Directories != nil {
+		accounts = p.config.Directories["accounts"].Path
+	}
+	f, err := os.OpenFile(accounts, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	p.must(err)
+	_, err = fmt.Fprintln(f, line)
+	p.must(errors.Join(err, f.Close()))
+	p.config.Directories = map[string]configs.Directory{"accounts": {Kind: configs.DirectoryFile, Path: accounts}}
+	p.config.Routes = []configs.Route{{Lookup: "accounts"}}
 }
 
 // start brings up a session between two ends that this test holds.
