@@ -103,7 +103,8 @@ func watchesOf(pid int) (int, error) {
 }
 
 // rest waits until a process has nothing to do: in one second it has used less than a hundredth of one processor. One that
-// works on is watched for a minute. It returns what the process has spent by then, and its share of a processor at rest.
+// works on is watched for a minute. It returns what the process has spent by then, and the share of a processor that it uses
+// all the time, 0 if it came to rest.
 func rest(ctx context.Context, pid int) (spent time.Duration, share float64, err error) {
 	const window, windows = time.Second, 60
 	first, err := cpuTime(pid)
@@ -113,7 +114,7 @@ func rest(ctx context.Context, pid int) (spent time.Duration, share float64, err
 			break
 		}
 		if spent, err = cpuTime(pid); spent-before < window/100 {
-			return spent, (spent - before).Seconds() / window.Seconds(), err
+			return spent, 0, err
 		}
 		before = spent
 	}

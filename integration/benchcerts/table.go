@@ -17,7 +17,7 @@ const (
 	startTime  = "start to first handshake, s"
 	startCPU   = "- CPU by then, s"
 	restCPU    = "- CPU by the time of rest, s"
-	restShare  = "- CPU used at rest, % of a core"
+	restShare  = "- CPU all the time, % of a core"
 	restRSS    = "RSS at rest, MB"
 	restPSS    = "PSS at rest, MB"
 	restPeak   = "- highest RSS by then, MB"

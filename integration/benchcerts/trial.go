@@ -115,8 +115,10 @@ func (t *trial) rest() error {
 	if n > 0 {
 		t.figures[watches] = float64(n)
 	}
+	if share > 0 {
+		t.figures[restShare] = 100 * share
+	}
 	t.figures[restCPU] = spent.Seconds()
-	t.figures[restShare] = 100 * share
 	t.figures[restRSS] = megabytes(m.resident)
 	t.figures[restPSS] = megabytes(m.proportional)
 	t.figures[restPeak] = megabytes(m.peak)
