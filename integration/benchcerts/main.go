@@ -48,7 +48,9 @@ func main() {
 	only := flag.String("only", "haproxy,jackdaw,certbot,rsa,sessions", "what to measure")
 	keep := flag.String("keep", "", "`directory` for the certificates, which the next run uses again; default: none is kept")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Whatever ends this program ends the servers, too: SIGPIPE is what remains of `make bench-certs | head`.
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	b.ctx = ctx
 	err := b.plan(*counts, *only)
