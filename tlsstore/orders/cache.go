@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -151,23 +150,22 @@ func (c *cache) clearFailure(name string) error {
 	return c.remove(failures, name+".json")
 }
 
-// names lists the names with a certificate or a failure, sorted.
+// names lists the names with a certificate or a failure, each once or twice.
 func (c *cache) names() ([]string, error) {
 	var names []string
-	for dir, ending := range map[string]string{certificates: ".pem", failures: ".json"} {
-		entries, err := os.ReadDir(c.path(dir))
+	for _, kind := range []struct{ dir, ending string }{{certificates, ".pem"}, {failures, ".json"}} {
+		entries, err := os.ReadDir(c.path(kind.dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 		for _, e := range entries {
-			name, ok := strings.CutSuffix(e.Name(), ending)
+			name, ok := strings.CutSuffix(e.Name(), kind.ending)
 			if lower, isName := dnsName(name); ok && isName && lower == name {
 				names = append(names, name)
 			}
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return names, nil
 }
 
 // clearChallenges removes the challenges of one who has died. Who has the lease is the only one who can have any.

@@ -45,6 +45,25 @@ func TestBrokenCertificate(t *testing.T) {
 	})
 }
 
+// TestUnreadable: what is there and cannot be read is reported, and not ordered until it can.
+func TestUnreadable(t *testing.T) {
+	for _, part := range []string{filepath.Join(certificates, "mail.example.net.pem"), filepath.Join(failures, "mail.example.net.json")} {
+		inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+			path := filepath.Join(dir, part)
+			must(t, os.MkdirAll(path, 0o700)) // a directory, which not even root can read as a file
+			f := run(t, ca, dir, Options{}, "mail.example.net")
+			f.after(day)
+			f.ordered("")
+			if s := f.status("mail.example.net"); !s.Next.IsZero() || !strings.Contains(s.Problem, path) {
+				t.Errorf("%+v", s)
+			}
+			must(t, os.Remove(path))
+			f.after(lookEvery)
+			f.ordered("mail.example.net")
+		})
+	}
+}
+
 // TestBrokenAccountKey: it is left alone, whatever else must wait.
 func TestBrokenAccountKey(t *testing.T) {
 	rsaKey := "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"
@@ -63,20 +82,40 @@ func TestBrokenAccountKey(t *testing.T) {
 	}
 }
 
-// TestUselessCache: where nothing can be written, nothing is ordered, and the tries become fewer all the same.
+// TestUselessCache: where nothing can be kept nothing is ordered, and that is said once.
 func TestUselessCache(t *testing.T) {
 	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
 		keep(t, "a file", dir)
 		f := run(t, ca, dir, Options{}, "mail.example.net")
 		f.after(day)
-		if n := f.status("mail.example.net").Failures; n < 20 || n > 30 {
+		if s := f.status("mail.example.net"); !strings.Contains(s.Problem, "not a directory") || ca.count("directory") > 0 {
+			t.Errorf("%+v", s)
+		}
+		f.logged(1, "problem with the cache")
+		must(t, os.Remove(dir))
+		f.after(lookEvery)
+		f.ordered("mail.example.net")
+	})
+}
+
+// TestFailuresThatCannotBeKept: they are remembered all the same, as long as we live.
+func TestFailuresThatCannotBeKept(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
+		must(t, os.MkdirAll(dir, 0o700))
+		must(t, os.Symlink("nowhere", filepath.Join(dir, failures)))
+		ca.validate = func(string, string, string) error { return errors.New("no") }
+		f := run(t, ca, dir, Options{}, "mail.example.net")
+		f.after(day)
+		if n := f.status("mail.example.net").Failures; n < 9 || n > 12 {
 			t.Errorf("%d tries", n)
 		}
-		if ca.count("directory") > 0 {
-			t.Error("the authority was asked for what cannot be kept")
+		for _, entry := range f.logs.FilterMessage("certificate not ordered").All() {
+			if text, _ := entry.ContextMap()["not_remembered"].(string); !strings.Contains(text, filepath.Join(dir, failures)) {
+				t.Errorf("logged %+v", entry.ContextMap())
+			}
 		}
-		must(t, os.Remove(dir))
-		f.after(mostUnheard * 5 / 4)
+		ca.change(func() { ca.validate = func(string, string, string) error { return nil } })
+		f.after(day * 5 / 4)
 		if s := f.status("mail.example.net"); s.NotAfter.IsZero() || s.Failures > 0 {
 			t.Errorf("%+v", s)
 		}

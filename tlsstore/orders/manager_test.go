@@ -313,8 +313,10 @@ func TestClose(t *testing.T) {
 				t.Errorf("%s: it took %v", part, d)
 			}
 			f.logged(0, "not ordered")
-			if _, err := os.Stat(filepath.Join(dir, part, failures)); err == nil {
-				t.Errorf("%s: a failure was kept", part)
+			for _, left := range []string{failures, "lease"} {
+				if _, err := os.Stat(filepath.Join(dir, part, left)); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s: %s is left over (%v)", part, left, err)
+				}
 			}
 		}
 		synctest.Wait()

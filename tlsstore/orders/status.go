@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -68,24 +69,18 @@ func (m *Manager) Status() []Status {
 // Read is Status for a configuration that is not running here, by what lies in its cache. It changes nothing there. What is
 // wrong with the cache as a whole is the error.
 func Read(ctx context.Context, o Options) ([]Status, error) {
-	m := newManager(o)
-	list, err := m.look(ctx)
-	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
-	return list, err
+	return newManager(o).look(ctx)
 }
 
-// look finds out about all names. The list is good even where there is an error. A name of which nobody can say whether it
-// is wanted is taken for wanted.
+// look finds out about all names, and lists them sorted. The list is good even where there is an error. A name of which
+// nobody can say whether it is wanted is taken for wanted.
 func (m *Manager) look(ctx context.Context) (list []Status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	names, err := m.cache.names()
-	for name := range m.wishes.exact {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	for _, name := range names {
+	names = slices.AppendSeq(names, maps.Keys(m.wishes.exact))
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		by, unsure := m.wishes.wanting(ctx, name)
 		if unsure != nil && err == nil { // one of them is enough
 			err = fmt.Errorf("asking whether %s is wanted: %w", name, unsure)
@@ -113,7 +108,9 @@ func (m *Manager) lookAt(name, by string) Status {
 		s.Next = f.Next
 	}
 	s.Held = m.Held != nil && m.Held(name)
-	if s.Held || by == "" {
+	// Who cannot read what is there does not order it anew: it may be good, and another frontend's, who could not read ours.
+	_, unreadable := errors.AsType[*fs.PathError](err)
+	if s.Held || by == "" || unreadable {
 		s.Next = time.Time{}
 	} else {
 		s.OnDemand = by != name && s.NotAfter.IsZero()
