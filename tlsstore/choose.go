@@ -40,6 +40,26 @@ func (x *index) choose(sni, fallback string) choice {
 	return c
 }
 
+// changing is how long, and how often, a handshake waits for the files of a certificate that was not in memory and is just being
+// replaced.
+const (
+	changing = 50 * time.Millisecond
+	patient  = 30
+)
+
+// show returns the certificate for a client, or nil.
+func (s *Store) show(choose chooser, hello *tls.ClientHelloInfo) *tls.Certificate {
+	for range patient {
+		pairs := choose(hello.ServerName).pairs
+		cert := s.pick(pairs, hello, time.Now())
+		if cert != nil || len(pairs) == 0 {
+			return cert
+		}
+		time.Sleep(changing)
+	}
+	return nil
+}
+
 // pick returns the first certificate that the client supports, one that is valid before one that is not. One that cannot be
 // read is passed over.
 func (s *Store) pick(pairs []*pair, hello *tls.ClientHelloInfo, now time.Time) *tls.Certificate {
@@ -51,7 +71,7 @@ func (s *Store) pick(pairs []*pair, hello *tls.ClientHelloInfo, now time.Time) *
 		cert, err := s.certificate(p)
 		switch {
 		case err != nil:
-			s.log.Warn("a certificate cannot be loaded; the next best serves", zap.Strings("names", p.names), zap.Error(err))
+			s.log.Info("a certificate cannot be loaded as it was", zap.Strings("names", p.names), zap.Error(err))
 		case nameless.SupportsCertificate(cert) != nil:
 			unsupported = cmp.Or(unsupported, cert)
 		case p.valid(now):

@@ -3,7 +3,6 @@ package tlsstore
 import (
 	"cmp"
 	"crypto/tls"
-	"time"
 
 	"jackdaw/configs"
 )
@@ -93,7 +92,7 @@ func (s *Store) config(l ListenerTLS, fallback string, policy *configs.TLSPolicy
 		NextProtos:   l.Service.ALPN(),
 		// Without a certificate crypto/tls answers with the alert unrecognized_name (RFC 6066 section 3).
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return s.pick(choose(hello.ServerName).pairs, hello, time.Now()), nil
+			return s.show(choose, hello), nil
 		},
 		WrapSession:   s.tickets.wrap(choose, clients),
 		UnwrapSession: s.tickets.unwrap(choose, clients),

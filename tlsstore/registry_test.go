@@ -128,6 +128,28 @@ func TestUnusedCertificateIsNotKept(t *testing.T) {
 	f.mustHaveNoProblems()
 }
 
+// A client that asks for a certificate which is not in memory, while its files are replaced in steps, waits for the new one.
+func TestHandshakeWhileColdFilesChange(t *testing.T) {
+	how := lazy()
+	how.cache, how.quiet = 1, 50*time.Millisecond
+	dir, first, second := t.TempDir(), leafFor(t, "mail.example"), leafFor(t, "mail.example")
+	must(t, first.Write(dir, "mail"))
+	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}}, how)
+	for _, leaf := range []devca.Leaf{second, first, second} {
+		replace(t, filepath.Join(dir, "mail.key"), leaf.KeyPEM)
+		shown := make(chan bool)
+		go func() { shown <- f.shows("mail.example", leaf) }()
+		time.Sleep(20 * time.Millisecond)
+		replace(t, filepath.Join(dir, "mail.crt"), leaf.ChainPEM)
+		if !<-shown {
+			t.Errorf("the handshake failed, or went on with the former certificate; problems: %v", f.Problems())
+		}
+		f.mu.Lock()
+		f.cache.forget(func(*pair) bool { return true })
+		f.mu.Unlock()
+	}
+}
+
 // One renewal among many is found without a look at the others.
 func TestChangeCostsNoSearch(t *testing.T) {
 	dir, plain := t.TempDir(), t.TempDir()

@@ -229,6 +229,7 @@ func (r *registry) drop(p *pair, supplanted bool) {
 	r.log.Info("certificate dropped", zap.Strings("names", p.names), zap.String("file", p.chain.path()), zap.Time("not_after", p.notAfter()))
 	p.kept = nil
 	p.pinned.Store(false)
+	p.loaded.Store(nil)
 	delete(r.kept, p)
 	r.forget(p)
 }

@@ -87,7 +87,7 @@ func (w *watcher) interval() time.Duration {
 	return w.tuning.rescan
 }
 
-// wait returns what has changed when it is quiet again, or longest has passed, or woken is told. It returns false when ctx ends.
+// wait returns what has changed when it is quiet again, or longest has passed. woken is as good as a change. It returns false when ctx ends.
 func (w *watcher) wait(ctx context.Context, longest time.Duration, woken <-chan struct{}) (changes, bool) {
 	var events chan fsnotify.Event
 	var failures chan error
@@ -105,7 +105,6 @@ func (w *watcher) wait(ctx context.Context, longest time.Duration, woken <-chan 
 		case <-timer.C:
 			return seen, true
 		case <-woken:
-			return seen, true
 		case event := <-events:
 			seen.paths[event.Name] = true
 		case err := <-failures:
