@@ -16,6 +16,7 @@ import (
 // Query is what is known when a user must be placed.
 type Query struct {
 	User      User
+	Detail    string // of a recipient, as Mailbox has it
 	Service   configs.Service
 	Peer      Peer
 	Mechanism string // SASL's name in upper case; "" where there is no login
@@ -149,7 +150,7 @@ func (r *Router) Verifies() bool {
 
 func (q Query) toDirectory(verify bool) directories.Query {
 	return directories.Query{
-		User: q.User.String(), Local: q.User.Local, Domain: q.User.Domain,
+		User: q.User.String(), Local: q.User.Local, Domain: q.User.Domain, Detail: q.Detail,
 		Service: q.Service, Mechanism: q.Mechanism, Secret: q.Secret, Verify: verify && q.Secret != "",
 		Client: q.Peer.Client, Port: q.Peer.Port, Address: q.Peer.Local, Listener: q.Peer.Listener, SNI: q.Peer.SNI,
 		Hello: q.Peer.Hello, Session: q.Peer.Session, TLS: q.Peer.TLS, Cipher: q.Peer.Cipher, Attempt: q.Attempt,

@@ -17,7 +17,7 @@ packages='
 	haproxy pebble ca-certificates curl openssl isync sieve-connect swaks libnet-ssleay-perl fetchmail getmail6 mutt python3
 	testssl.sh sslscan
 	gcc libc6-dev'
-cyrus='cyrus-common cyrus-imapd cyrus-pop3d'
+cyrus='cyrus-common cyrus-imapd cyrus-pop3d cyrus-murder'
 postfix='postfix'
 
 notice() {

@@ -104,7 +104,7 @@ func (m *message) place(r *recipient, to wire.Path) (*backends.Service, error) {
 	}
 	r.user = mailbox.User.String()
 	place, err := s.settings.router.Place(m.ctx, backends.Query{
-		User: mailbox.User, Service: s.settings.listener.Service, Peer: s.peer, Evict: m.cancel,
+		User: mailbox.User, Detail: mailbox.Detail, Service: s.settings.listener.Service, Peer: s.peer, Evict: m.cancel,
 	})
 	if err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ import (
 type Query struct {
 	// User is the canonical user, Local and Domain are its parts; a bare name has no Domain.
 	User, Local, Domain string
+	Detail              string // what stands behind the user in a recipient's address, with the "+" in front; LMTP alone has it
 	Service             configs.Service
 	Mechanism           string // SASL's name in upper case, LOGIN for a protocol's own command; "" for LMTP, which has no login
 	// Secret is the password or token that the client has given, "" where it gave none: LMTP, SCRAM, EXTERNAL.
