@@ -12,12 +12,12 @@ import (
 const maxLinks = 40
 
 // resolve follows rest from a directory without symlinks in its path, and returns what is at the end, and its path without
-// symlinks. It calls await for every place at which a change would make rest lead elsewhere: each symlink, the end, and the first
-// part that does not exist, where a removed directory may come back.
+// symlinks. It calls await for every place at which a change would make rest lead elsewhere: each symlink, the end, of which it
+// says so, and the first part that does not exist, where a removed directory may come back.
 //
 // steady is a directory of which the caller's last call has found that there are no symlinks in its path; it spares asking
 // again for each of the files in it.
-func resolve(from, rest string, steady *string, await func(path string)) (info fs.FileInfo, real string, err error) {
+func resolve(from, rest string, steady *string, await func(path string, end bool)) (info fs.FileInfo, real string, err error) {
 	const root = string(filepath.Separator)
 	real = from
 	for links := 0; rest != ""; {
@@ -29,7 +29,7 @@ func resolve(from, rest string, steady *string, await func(path string)) (info f
 			continue
 		}
 		if info, err = os.Lstat(next); err != nil {
-			await(next)
+			await(next, false)
 			info, err = os.Lstat(next) // it may have come before it was awaited
 		}
 		if err != nil {
@@ -39,7 +39,7 @@ func resolve(from, rest string, steady *string, await func(path string)) (info f
 			real = next
 			continue
 		}
-		await(next)
+		await(next, false)
 		if links++; links > maxLinks {
 			return nil, "", errors.New("too many symlinks")
 		}
@@ -52,7 +52,7 @@ func resolve(from, rest string, steady *string, await func(path string)) (info f
 		}
 		rest = target + root + rest
 	}
-	await(real)
+	await(real, true)
 	*steady = filepath.Dir(real)
 	if info == nil { // there was nothing to follow
 		info, err = os.Lstat(real)

@@ -181,7 +181,7 @@ func TestResolve(t *testing.T) {
 		{"current/gone/file", "", "current v1/gone"},
 	} {
 		var awaited []string
-		_, real, err := resolve("/", strings.TrimPrefix(filepath.Join(dir, tt.path), "/"), new(string), func(path string) {
+		_, real, err := resolve("/", strings.TrimPrefix(filepath.Join(dir, tt.path), "/"), new(string), func(path string, _ bool) {
 			awaited = append(awaited, strings.TrimPrefix(path, dir+"/"))
 		})
 		if got := strings.TrimPrefix(real, dir+"/"); got != tt.want || (err != nil) != (tt.want == "") {

@@ -122,7 +122,8 @@ func (s *Store) Close() {
 func (s *Store) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer debug.SetGCPercent(debug.SetGCPercent(50)) // much of what is made now is garbage soon
+	thrift.begin()
+	defer thrift.end()
 	s.update(changes{all: true})
 	s.registry.starting = false
 	s.scanner.unseal = true
@@ -131,6 +132,9 @@ func (s *Store) start() {
 			s.sealed = append(s.sealed, f)
 		}
 	})
+	if s.sealed != nil {
+		thrift.begin()
+	}
 	s.verifySome()
 	s.registry.settle(time.Now())
 	s.log.Info("certificates loaded", zap.Int("certificates", s.index.size()))
@@ -141,6 +145,7 @@ func (s *Store) start() {
 func (s *Store) follow(ctx context.Context) {
 	defer close(s.done)
 	defer s.watcher.close()
+	defer s.giveUp()
 	searched := time.Now()
 	for {
 		changed, ok := s.watcher.wait(ctx, s.pause(searched), s.woken)
@@ -229,6 +234,17 @@ func (s *Store) verifySome() {
 	if len(s.sealed) == 0 && s.sealed != nil {
 		s.sealed = nil
 		s.tidy()
+		thrift.end()
+	}
+}
+
+// giveUp leaves the private keys that are left to those who use them.
+func (s *Store) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealed != nil {
+		s.sealed = nil
+		thrift.end()
 	}
 }
 

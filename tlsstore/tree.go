@@ -275,13 +275,17 @@ func (t *tree) resolve(f *file) (info fs.FileInfo, real string, err error) {
 		from, rest = "/", strings.TrimPrefix(abs, "/")
 	}
 	own := !place
-	return resolve(from, rest, &t.steady, func(path string) {
+	return resolve(from, rest, &t.steady, func(path string, end bool) {
 		if own {
 			own = false
 			return
 		}
 		parent := filepath.Dir(path)
-		t.watcher.add(parent)
+		if end {
+			t.watcher.addLater(parent)
+		} else {
+			t.watcher.add(parent)
+		}
 		dependent := f.dir
 		if place {
 			dependent = t.top

@@ -19,9 +19,13 @@ type watcher struct {
 
 	dirs   map[string]bool // that notifier watches
 	former map[string]bool // dirs of the search before, less those of this one
+	later  map[string]bool // dirs to be watched at the end of the search, if there are watches left
+	again  bool            // some of them were not watched while the files in them were read
 
-	err     error // why this search could not watch everything
-	polling bool  // so the search before found
+	began   time.Time
+	took    time.Duration // the last search
+	err     error         // why this search could not watch everything
+	polling bool          // so the search before found
 }
 
 // changes are what has happened since the last were taken.
@@ -47,6 +51,8 @@ func (w *watcher) close() {
 // begin starts a search.
 func (w *watcher) begin() {
 	w.former, w.dirs = w.dirs, make(map[string]bool)
+	w.later, w.again = make(map[string]bool), false
+	w.began = time.Now()
 	if w.notifier != nil {
 		w.err = nil
 	}
@@ -66,8 +72,27 @@ func (w *watcher) add(dir string) {
 	}
 }
 
+// few is how many directories have a watch for sure.
+const few = 1000
+
+// addLater watches a directory for changes of files to which symlinks lead. Programs that renew certificates behind symlinks turn
+// these, for which their own directory is watched; so where there are many, these come first.
+func (w *watcher) addLater(dir string) {
+	if len(w.dirs) < few {
+		w.add(dir)
+	} else {
+		w.later[dir] = true
+	}
+}
+
 // end finishes a search: what it did not depend on is watched no longer.
 func (w *watcher) end() {
+	for dir := range w.later {
+		w.again = w.again || !w.former[dir]
+		w.add(dir)
+	}
+	w.later = nil
+	w.took = time.Since(w.began)
 	for dir := range w.former {
 		w.notifier.Remove(dir) // it fails where the directory is gone, and its watch with it
 	}
@@ -79,12 +104,13 @@ func (w *watcher) end() {
 	w.polling = w.err != nil
 }
 
-// interval is how long to wait for changes that nobody tells of.
+// interval is how long to wait for changes that nobody tells of: longer where it takes long to look for them.
 func (w *watcher) interval() time.Duration {
-	if w.err != nil {
-		return w.tuning.poll
+	interval := w.tuning.rescan
+	if w.err != nil || w.again {
+		interval = w.tuning.poll
 	}
-	return w.tuning.rescan
+	return max(interval, 20*w.took)
 }
 
 // wait returns what has changed when it is quiet again, or longest has passed. woken is as good as a change. It returns false when ctx ends.
