@@ -19,8 +19,8 @@ import (
 	"jackdaw/internal/devca"
 )
 
-// scanned is what scanners look at: a jackdaw, and a HAProxy as Debian configures it. They have the same certificate, of RSA,
-// with which the old ciphers would work, too.
+// scanned is what scanners look at: a jackdaw, and a HAProxy as Debian configures it. They have the same certificate, of
+// RSA, with which the old ciphers would work, too.
 type scanned struct {
 	*jackdaw
 	haproxy string // address of the one port that it has, within TLS
@@ -90,7 +90,19 @@ type scan struct {
 	checks   []string
 }
 
-func (s scan) run(t testing.TB, ca string) (findings, error) {
+// run repeats what has left testssl.sh without an answer, as it may on a busy machine.
+func (s scan) run(t testing.TB, ca string) (all findings, err error) {
+	for range 3 {
+		all, err = s.once(t, ca)
+		unanswered := func(f finding) bool { return f.Severity == "WARN" && f.ID != "engine_problem" }
+		if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(all)), unanswered) {
+			break
+		}
+	}
+	return all, err
+}
+
+func (s scan) once(t testing.TB, ca string) (findings, error) {
 	host, port, _ := strings.Cut(s.address, ":")
 	file := filepath.Join(t.TempDir(), "findings.json")
 	args := append([]string{"--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--ip", host, "--add-ca", ca,
@@ -100,7 +112,8 @@ func (s scan) run(t testing.TB, ca string) (findings, error) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "testssl", append(args, scannedName+":"+port)...)
+	// It is a shell that would take all that there is for itself, and other tests wait for their servers.
+	cmd := exec.CommandContext(ctx, "nice", slices.Concat([]string{"testssl"}, args, []string{scannedName + ":" + port})...)
 	cmd.Env = append(os.Environ(), "MAX_WAITSOCK=30", "STARTTLS_SLEEP=30") // seconds, on a busy machine
 	said, _ := cmd.CombinedOutput()                                        // how it ends tells how much it has found
 	text, err := os.ReadFile(file)
@@ -120,7 +133,7 @@ func (s scan) run(t testing.TB, ca string) (findings, error) {
 	return all, nil
 }
 
-// runAll runs two scans at a time: each would take all that a processor can do.
+// runAll runs the scans, two at a time.
 func runAll(t testing.TB, ca string, scans map[string]scan) map[string]findings {
 	t.Helper()
 	var (
@@ -148,20 +161,21 @@ func runAll(t testing.TB, ca string, scans map[string]scan) map[string]findings 
 	return all
 }
 
-// TestTestssl: testssl.sh finds nothing in jackdaw that it does not find in HAProxy, too.
+// TestTestssl: testssl.sh finds nothing in jackdaw that it does not find in HAProxy, too. It looks at one service within
+// TLS, and at one that sslscan knows, which takes a hundredth of the time and looks at all others.
 func TestTestssl(t *testing.T) {
 	t.Parallel()
 	s := startScanned(t)
-	thorough := []string{"-p", "-s", "-P", "-S", "-H", "-I", "-BB", "-R", "-C", "-O", "-Z"}
+	thorough := []string{"-p", "-s", "-S", "-H", "-I", "-R", "-C"}
 	scans := map[string]scan{
 		"haproxy": {s.haproxy, "", thorough},
 		"imaps":   {s.at(portIMAPS), "", thorough},
 	}
-	for _, service := range []string{"imap", "pop3", "submission", "sieve", "lmtp"} {
-		scans[service] = scan{s.at(ports()[service]), byStartTLS(service), []string{"-p", "-R", "-C"}}
-	}
-	if !strings.Contains(tool(t, "", "testssl", "--help"), "sieve") {
-		delete(scans, "sieve") // before version 3.2
+	known := tool(t, "", "testssl", "--help")
+	for _, service := range []string{"imap", "sieve", "lmtp"} {
+		if strings.Contains(known, service) { // ManageSieve since version 3.2
+			scans[service] = scan{s.at(ports()[service]), byStartTLS(service), []string{"-p", "-R"}}
+		}
 	}
 	all := runAll(t, s.caFile(), scans)
 	for what, found := range all {
