@@ -1,0 +1,295 @@
+package directories
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"jackdaw/configs"
+	"jackdaw/internal/wire"
+)
+
+// Dovecot asks Dovecot's auth service, in the words of its own login processes. All questions go over one connection, at the same
+// time, and a new one is made when it is gone.
+//
+// Its passdb may say, along with its yes, where the user's mail lives and as whom to log in there: host, port, destuser and pass
+// of a proxy, or a host to log in at instead.
+//
+// https://doc.dovecot.org/2.4.4/developers/design/auth_protocol.html
+type Dovecot struct {
+	config  configs.Auth
+	log     *zap.Logger
+	dialing chan struct{} // who makes a connection has put something in
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	conn   *dovecotConn // nil before the first
+	closed bool
+}
+
+// NewDovecot makes a verifier, which connects when it is first asked.
+func NewDovecot(c configs.Auth, log *zap.Logger) *Dovecot {
+	return &Dovecot{config: c, log: log.With(zap.String("socket", c.Socket)), dialing: make(chan struct{}, 1)}
+}
+
+// AsDovecot returns the Dovecot behind a verifier, which has more to offer than Lookup.
+func AsDovecot(verifier Directory) (d *Dovecot, ok bool) {
+	if cache, cached := verifier.(*verifyCache); cached {
+		verifier = cache.Directory
+	}
+	d, ok = verifier.(*Dovecot)
+	return d, ok
+}
+
+// dovecotServices are what Dovecot's login processes call themselves, and Postfix calls itself there.
+var dovecotServices = serviceNames{configs.IMAP: "imap", configs.POP3: "pop3", configs.Sieve: "sieve", configs.Submission: "smtp"}
+
+// Lookup verifies a password.
+func (d *Dovecot) Lookup(ctx context.Context, q Query) (Answer, error) {
+	if err := dovecotServices.check(q); err != nil {
+		return Answer{}, err
+	}
+	if q.Mechanism != "PLAIN" && q.Mechanism != "LOGIN" {
+		return Answer{}, fmt.Errorf("what %s has shown is no password", q.Mechanism)
+	}
+	q.Mechanism = "PLAIN"
+	return d.Exchange(ctx, q, []byte("\x00"+q.User+"\x00"+q.Secret), func([]byte) ([]byte, error) {
+		return nil, d.failed(errors.New("a challenge to PLAIN"))
+	})
+}
+
+// Exchange verifies by any mechanism that Dovecot offers: first is the client's first message, nil where it sent none, and ask
+// hands on a challenge and returns the response, for which the client may take the time that ctx leaves. The last challenge may
+// say that all is well, as SCRAM's does. The user whom the client has named is Query.User, and Answer.User is who it was then.
+func (d *Dovecot) Exchange(ctx context.Context, q Query, first []byte, ask func(challenge []byte) ([]byte, error)) (Answer, error) {
+	question, reply, err := d.begin(ctx, q, first)
+	if err != nil {
+		return Answer{}, d.failed(err)
+	}
+	defer question.end()
+	for reply.verdict == "CONT" {
+		challenge, err := reply.challenge()
+		if err != nil {
+			return Answer{}, d.failed(err)
+		}
+		response, err := ask(challenge)
+		if err != nil {
+			return Answer{}, err
+		}
+		if reply, err = question.goOn(ctx, response); err != nil {
+			return Answer{}, d.failed(err)
+		}
+	}
+	answer, err := reply.answer(q)
+	return answer, d.failed(err)
+}
+
+// Mechanisms are those that Dovecot offers.
+func (d *Dovecot) Mechanisms(ctx context.Context) ([]string, error) {
+	ctx, cancel := withTimeout(ctx, d.config.Timeout)
+	defer cancel()
+	conn, _, err := d.connection(ctx)
+	if err != nil {
+		return nil, d.failed(err)
+	}
+	return conn.mechanisms, nil
+}
+
+// Close ends the connection, and fails the questions that are asked over it.
+func (d *Dovecot) Close() {
+	d.mu.Lock()
+	d.closed = true
+	conn := d.conn
+	d.mu.Unlock()
+	if conn != nil {
+		conn.fail(errClosed)
+	}
+	d.running.Wait()
+}
+
+func (d *Dovecot) failed(err error) error {
+	if err == nil || errors.Is(err, ErrDenied) {
+		return err
+	}
+	return fmt.Errorf("asking Dovecot at %s: %w", d.config.Socket, err)
+}
+
+// begin asks, and asks once more where a connection that was there before ends with no word: Dovecot may have been restarted.
+func (d *Dovecot) begin(ctx context.Context, q Query, first []byte) (*question, reply, error) {
+	ctx, cancel := withTimeout(ctx, d.config.Timeout)
+	defer cancel()
+	for again := false; ; again = true {
+		conn, made, err := d.connection(ctx)
+		if err != nil {
+			return nil, reply{}, err
+		}
+		question, r, err := conn.begin(ctx, q, first)
+		if err == nil || again || made || !conn.ended() || ctx.Err() != nil {
+			return question, r, err
+		}
+	}
+}
+
+// connection returns the connection, and whether it was made for this question.
+func (d *Dovecot) connection(ctx context.Context) (conn *dovecotConn, made bool, err error) {
+	select {
+	case d.dialing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
+	defer func() { <-d.dialing }()
+	if conn, err := d.current(); conn != nil || err != nil {
+		return conn, false, err
+	}
+	conn, err = dialDovecot(ctx, d.config)
+	if err != nil {
+		return nil, false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		conn.fail(errClosed)
+		return nil, false, errClosed
+	}
+	d.conn = conn
+	d.log.Info("Dovecot's auth service is connected", zap.Strings("mechanisms", conn.mechanisms))
+	d.running.Go(func() { d.listen(conn) })
+	return conn, true, nil
+}
+
+// current returns the connection, nil if there is none.
+func (d *Dovecot) current() (*dovecotConn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosed
+	}
+	if d.conn == nil || d.conn.ended() {
+		return nil, nil
+	}
+	return d.conn, nil
+}
+
+func (d *Dovecot) listen(conn *dovecotConn) {
+	if err := conn.listen(); !errors.Is(err, errClosed) {
+		d.log.Warn("Dovecot's auth service is not connected any more", zap.Error(err))
+	}
+}
+
+// authLine asks whether a client is who it says. What it has said itself stands at the end, where it cannot become anything else.
+func authLine(id uint32, q Query, first []byte) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "AUTH\t%d\t%s", id, q.Mechanism)
+	field := func(key, value string) {
+		if value != "" {
+			b.WriteString("\t" + key + "=" + escapeTabs(value))
+		}
+	}
+	field("service", dovecotServices[q.Service.Protocol()])
+	if q.TLS != 0 {
+		field("secured", "tls")
+	}
+	field("session", q.Session)
+	if q.Client.IsValid() {
+		field("rip", q.Client.Unmap().String())
+		field("rport", strconv.Itoa(int(q.Port)))
+	}
+	if q.Address.IsValid() {
+		field("lip", q.Address.Addr().Unmap().String())
+		field("lport", strconv.Itoa(int(q.Address.Port())))
+	}
+	field("local_name", q.SNI)
+	if first != nil {
+		b.WriteString("\tresp=" + wire.EncodeBase64(first))
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// answer reads OK and FAIL.
+func (r reply) answer(q Query) (Answer, error) {
+	if r.verdict != "OK" {
+		return Answer{}, r.refusal()
+	}
+	_, nologin := r.fields["nologin"]
+	_, proxy := r.fields["proxy"]
+	switch {
+	case (nologin || proxy) && r.fields["host"] != "":
+		return r.proxied(q)
+	case nologin:
+		// The password was right, and "such a reply" is to be treated "exactly like FAIL".
+		return Answer{}, fmt.Errorf("%w: nologin%s", ErrDenied, r.reason())
+	case proxy:
+		return Answer{}, errors.New("a proxy without a host")
+	}
+	user, err := otherName(q, r.fields["user"])
+	if err != nil {
+		return Answer{}, err
+	}
+	return Answer{User: user, Verified: true}, nil
+}
+
+// proxied is the answer for a user whose mail lives on another host.
+func (r reply) proxied(q Query) (Answer, error) {
+	if r.fields["master"] != "" {
+		return Answer{}, errors.New("a proxy with a master user, whom nobody could log in as")
+	}
+	answer := Answer{Backend: r.fields["host"], Verified: true}
+	if !validName(answer.Backend) || strings.ContainsAny(answer.Backend, " /") {
+		return Answer{}, errors.New("a proxy to what is no host")
+	}
+	if port := r.fields["port"]; port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return Answer{}, errors.New("a proxy to what is no port")
+		}
+		answer.Backend = net.JoinHostPort(answer.Backend, port)
+	}
+	var err error
+	if answer.User, err = otherName(q, cmp.Or(r.fields["destuser"], r.fields["user"])); err != nil {
+		return Answer{}, err
+	}
+	if password := r.fields["pass"]; password != q.Secret {
+		answer.Password = password
+	}
+	if len(answer.Password) > maxAnswer || strings.ContainsAny(answer.Password, "\x00\r\n") {
+		return Answer{}, errors.New("a proxy with a password that cannot be said")
+	}
+	return answer, nil
+}
+
+// otherName is the name that Dovecot knows the user by, "" if that is ours.
+func otherName(q Query, name string) (string, error) {
+	switch {
+	case name == "" || name == q.User:
+		return "", nil
+	case !validName(name):
+		return "", errors.New("a user's name that is none")
+	}
+	return name, nil
+}
+
+// refusal tells a wrong password, a user who is disabled and a password that has expired from a database that is down.
+func (r reply) refusal() error {
+	_, temporary := r.fields["temp"] // as versions before 2.2.28 say it
+	if code := r.fields["code"]; code == "temp_fail" || temporary {
+		return fmt.Errorf("a temporary failure%s", r.reason())
+	} else if code != "" {
+		return fmt.Errorf("%w: %.100q%s", ErrDenied, code, r.reason())
+	}
+	return ErrDenied
+}
+
+// reason is what Dovecot wants the client to hear, for the log.
+func (r reply) reason() string {
+	if reason := r.fields["reason"]; reason != "" {
+		return fmt.Sprintf(" (%.200q)", reason)
+	}
+	return ""
+}
