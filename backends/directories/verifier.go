@@ -64,8 +64,6 @@ func validName(name string) bool {
 	return name != "" && len(name) <= maxName && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-var errClosed = errors.New("the verifier is closed")
-
 // dialUnix connects to a socket. Where the queue of a busy server is full, the system makes other programs wait in connect, and
 // tells us at once: so we wait here.
 func dialUnix(ctx context.Context, path string) (net.Conn, error) {
