@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -14,7 +15,8 @@ import (
 
 // cyrusKind is what a Cyrus can be like.
 type cyrusKind struct {
-	extra string // more lines for imapd.conf
+	servername string // default: cyrusDomain
+	extra      string // more lines for imapd.conf
 }
 
 // startCyrus runs a Cyrus until the test ends. It has IMAP, POP3 and ManageSieve in the clear and with STARTTLS, POP3 within
@@ -28,7 +30,8 @@ func startCyrus(t testing.TB, name string, users ...string) *store {
 func (k cyrusKind) start(t testing.TB, name string, users ...string) *store {
 	t.Helper()
 	c := &cyrus{
-		tree: filepath.Join(needServers(t), "cyrus"),
+		tree:       filepath.Join(needServers(t), "cyrus"),
+		servername: cmp.Or(k.servername, cyrusDomain),
 		store: &store{
 			name: name, dir: serverDir(t), host: newHost(), user: "{local}", services: []string{"imap", "sieve"},
 		},
@@ -44,7 +47,7 @@ func (k cyrusKind) start(t testing.TB, name string, users ...string) *store {
 		give(t, filepath.Join(c.dir, sub))
 	}
 	values := map[string]string{
-		"dir": c.dir, "bin": c.bin(""), "host": c.host, "name": cyrusDomain, "domains": domains,
+		"dir": c.dir, "bin": c.bin(""), "host": c.host, "domain": cyrusDomain, "name": c.servername, "domains": domains,
 		"proxy": proxyUser, "lmtpuser": lmtpUser,
 	}
 	maps.Copy(values, ports())
@@ -82,7 +85,7 @@ partition-default: $dir/spool
 sievedir: $dir/sieve
 sendmail: /bin/false
 servername: $name
-defaultdomain: $name
+defaultdomain: $domain
 virtdomains: $domains
 unixhierarchysep: yes
 admins: cyrus
@@ -117,13 +120,24 @@ EVENTS {
 
 type cyrus struct {
 	*store
-	tree string // where its packages were unpacked
+	tree       string // where its packages were unpacked
+	servername string
 }
 
 func (c *cyrus) file(name string) string { return filepath.Join(c.dir, name) }
 func (c *cyrus) bin(name string) string  { return filepath.Join(c.tree, "usr/lib/cyrus/bin", name) }
 
 func (c *cyrus) run(t testing.TB) *process {
+	t.Helper()
+	p := c.runMaster(t)
+	for _, address := range []string{c.imap(), c.pop3(), c.sieve(), c.lmtp()} {
+		p.answers(t, "tcp", address)
+	}
+	return p
+}
+
+// runMaster runs what runs the services that cyrus.conf names.
+func (c *cyrus) runMaster(t testing.TB) *process {
 	t.Helper()
 	libraries, err := filepath.Glob(filepath.Join(c.tree, "usr/lib/*-linux-*"))
 	if err != nil || len(libraries) == 0 {
@@ -133,11 +147,7 @@ func (c *cyrus) run(t testing.TB) *process {
 	cmd.Env = append(os.Environ(),
 		"LD_LIBRARY_PATH="+strings.Join(libraries, ":"),
 		"CYRUS_USER="+servant(t).Username, "CYRUS_GROUP="+groupOf(t, servant(t)))
-	p := startProcess(t, c.file("log"), cmd)
-	for _, address := range []string{c.imap(), c.pop3(), c.sieve(), c.lmtp()} {
-		p.answers(t, "tcp", address)
-	}
-	return p
+	return startProcess(t, c.file("log"), cmd)
 }
 
 // addPassword makes an account, which has no mailbox yet.
@@ -145,7 +155,7 @@ func (c *cyrus) addPassword(t testing.TB, user, password string) {
 	t.Helper()
 	name, domain, ok := strings.Cut(user, "@")
 	if !ok {
-		domain = cyrusDomain
+		domain = c.servername
 	}
 	cmd := asServant(t, exec.Command("saslpasswd2", "-c", "-p", "-f", c.file("sasldb2"), "-u", domain, name))
 	cmd.Stdin = strings.NewReader(password)
