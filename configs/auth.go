@@ -7,7 +7,8 @@ type Auth struct {
 	// Verify is VerifyBackend unless the file says otherwise.
 	Verify Verify `toml:"verify"`
 	// Socket is the unix socket of saslauthd or of Dovecot's auth service; default /run/saslauthd/mux, and
-	// /run/dovecot/auth-client. Other verifiers have none.
+	// /run/dovecot/auth-client. For other verifiers none of Socket, Timeout and Cache is of use: stores are asked each time
+	// anyway, and directories have their own.
 	Socket string `toml:"socket"`
 	// Realm tells how saslauthd is told of a user's domain: RealmApart (the default), in a field of its own, or RealmJoined, as
 	// part of the name, which `saslauthd -r` makes of the two as well.
@@ -53,19 +54,19 @@ func (a *Auth) check(d *decoder, n *node) {
 	if n.get("verify") == nil {
 		a.Verify = VerifyBackend
 	}
-	if value := n.get("socket"); value == nil {
+	for _, key := range []string{"socket", "timeout", "cache"} {
+		if value := n.get(key); value != nil && sockets[a.Verify] == "" {
+			d.errorf(value, "auth.%s is of no use with verify = %q", key, a.Verify)
+		}
+	}
+	if n.get("socket") == nil {
 		a.Socket = sockets[a.Verify]
-	} else if sockets[a.Verify] == "" {
-		d.errorf(value, "auth.socket is of no use with verify = %q", a.Verify)
 	}
 	d.canonical(n.at("socket"), &a.Socket, d.relative)
 	if value := n.get("realm"); value == nil {
 		a.Realm = RealmApart
 	} else if a.Verify != VerifySaslauthd {
 		d.errorf(value, `auth.realm is of no use without verify = "saslauthd"`)
-	}
-	if value := n.get("cache"); value != nil && a.Verify == VerifyBackend {
-		d.errorf(value, `auth.cache is of no use with verify = "backend": the store is asked each time anyway`)
 	}
 	if n.get("timeout") == nil {
 		a.Timeout = 10 * time.Second
