@@ -130,6 +130,21 @@ func (r *Router) ask(ctx context.Context, name string, q Query) (directories.Ans
 	return d.Lookup(ctx, q.toDirectory(r.config.Auth.Verify == configs.VerifyDirectory))
 }
 
+// KnowsDomain asks a directory whether it knows a domain; sni is the name because of which it is asked.
+func (r *Router) KnowsDomain(ctx context.Context, directory, domain, sni string) (bool, error) {
+	q := Query{User: User{Domain: domain}, Peer: Peer{SNI: sni}}.toDirectory(false)
+	q.User = "" // nobody is meant
+	d := r.directory(directory)
+	if d == nil {
+		return false, fmt.Errorf("no directory %q", directory)
+	}
+	_, err := d.Lookup(ctx, q)
+	if errors.Is(err, directories.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // verify asks the verifier, where there is one and something to verify.
 func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error) {
 	if r.verifier == nil || q.Secret == "" {

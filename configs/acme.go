@@ -16,6 +16,8 @@ type ACME struct {
 	// Names are exact DNS names, or patterns with one {domain}. A certificate is ordered for an exact name at start; for one
 	// that fits a pattern when a client asks for it, if {domain} stands for one of Domains.
 	Names []string `toml:"names"`
+	// Lookup names a directory that knows more of them: it is asked with :domain and :sni, and no user, before an order.
+	Lookup string `toml:"lookup"`
 	// Directory is the URL where the authority begins; default LetsEncrypt.
 	Directory string `toml:"directory"`
 	// CA is a PEM file with the authorities that the ACME server's own certificate is checked with; default: the system's.
@@ -153,10 +155,11 @@ func (c *Config) checkACME(d *decoder, n *node) {
 		return
 	}
 	for i, name := range c.ACME.Names {
-		if strings.Contains(name, "{domain}") && len(c.Domains()) == 0 {
-			d.errorf(n.get("names").list()[i], "acme.names: there is no domain for %q; name some in routes or realms", name)
+		if strings.Contains(name, "{domain}") && len(c.Domains()) == 0 && c.ACME.Lookup == "" {
+			d.errorf(n.get("names").list()[i], "acme.names: there is no domain for %q; name some in routes or realms, or a directory in acme.lookup", name)
 		}
 	}
+	c.checkLookup(d, n.at("lookup"), c.ACME.Lookup)
 	if c.ACME.HTTP == c.ACME.TLSALPN && c.ACME.HTTP != (Address{}) {
 		d.errorf(n.at("tls_alpn"), "%s cannot be for http and tls_alpn at once", c.ACME.TLSALPN)
 	}

@@ -190,6 +190,24 @@ func TestACMEOnDemand(t *testing.T) {
 	}
 }
 
+// TestACMEOnDemandByDirectory: a directory knows more domains than the configuration, and learns of new ones.
+func TestACMEOnDemandByDirectory(t *testing.T) {
+	t.Parallel()
+	host := newHost()
+	ca := pebble{}.start(t, host)
+	domains := filepath.Join(t.TempDir(), "domains")
+	keep(t, domains, "@d.example elsewhere\n")
+	jd := startJackdaw(t, elsewhere, fmt.Sprintf("[directory.domains]\nkind = \"file\"\npath = %q\n", domains),
+		ca.orders(newCache(t), `"mail.{domain}"`, byHTTP(host), `lookup = "domains"`))
+	roots := ca.roots()
+	jd.certified(roots, "mail.d.example")
+	if cert := jd.shownBy(roots, "mail.e.example"); cert != nil {
+		t.Error("a domain that nobody knows has a certificate")
+	}
+	keep(t, domains, "@d.example elsewhere\n@e.example elsewhere\n")
+	jd.certified(roots, "mail.e.example")
+}
+
 // TestACMEBinding: an authority that wants an account bound to one that it knows gets that.
 func TestACMEBinding(t *testing.T) {
 	t.Parallel()

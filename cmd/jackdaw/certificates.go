@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"reflect"
 	"slices"
@@ -38,13 +40,28 @@ func (d *daemon) openCertificates(config *configs.Config) (*certificates, error)
 	}
 	var err error
 	c.orders, err = orders.Open(orders.Options{
-		Config: config.ACME, Domains: config.Domains(), Held: heldByFiles(config, c.Store), Log: d.log,
+		Config: config.ACME, Domains: config.Domains(), Known: d.knowsDomain(config.ACME.Lookup), Held: heldByFiles(config, c.Store),
+		Log: d.log,
 	}, former)
 	if err != nil {
 		c.Store.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// knowsDomain asks the directory of that name which domains names may be ordered for; nil where there is none.
+func (d *daemon) knowsDomain(directory string) func(ctx context.Context, domain, sni string) (bool, error) {
+	if directory == "" {
+		return nil
+	}
+	return func(ctx context.Context, domain, sni string) (bool, error) {
+		router := d.placer.Load()
+		if router == nil {
+			return false, errors.New("the directories are not open yet")
+		}
+		return router.KnowsDomain(ctx, directory, domain, sni)
+	}
 }
 
 func sameCertificates(a, b *configs.Config) bool {

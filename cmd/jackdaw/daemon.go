@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -29,6 +30,7 @@ type daemon struct {
 	config *configs.Config // what is served now; nil before the first
 	certs  *certificates
 	router *backends.Router
+	placer atomic.Pointer[backends.Router] // router, for those who ask beside
 }
 
 func newDaemon(config *configs.Config) *daemon {
@@ -81,6 +83,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	}
 	oldCerts, oldRouter := d.certs, d.router
 	d.config, d.certs, d.router = config, certs, router
+	d.placer.Store(router)
 	d.admin.apply(config.Admin.Socket, certs)
 	d.tickets.Use(keys, d.log)
 	if oldCerts != nil && oldCerts != certs {
