@@ -30,4 +30,5 @@ func Open(name string, c configs.Directory, log *zap.Logger) (Directory, error) 
 var kinds = map[configs.DirectoryKind]func(configs.Directory, *zap.Logger) (Directory, error){
 	configs.DirectoryFile:    newFile,
 	configs.DirectoryMUPDATE: newMurder,
+	configs.DirectorySQL:     newSQL,
 }
