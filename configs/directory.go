@@ -22,12 +22,14 @@ type Directory struct {
 	DSN    string `toml:"dsn,secret"`
 	Query  Query  `toml:"query"`
 
-	// URLs are the servers of DirectoryLDAP, tried in order.
-	URLs         []string `toml:"urls"`
-	StartTLS     bool     `toml:"starttls"`
-	BindDN       string   `toml:"bind_dn"`
-	BindPassword string   `toml:"bind_password,secret"`
-	Base         string   `toml:"base"`
+	// URLs are the servers of DirectoryLDAP, tried in order: "ldap://host", "ldaps://host", both with a port if need be, and
+	// "ldapi:///path" for a unix socket. StartTLS is for the first kind, and must be said for hosts beyond this machine.
+	URLs     []string `toml:"urls"`
+	StartTLS bool     `toml:"starttls"`
+	// BindDN and BindPassword are what searches log in with; default: nothing, as a server allows that answers anybody.
+	BindDN       string `toml:"bind_dn"`
+	BindPassword string `toml:"bind_password,secret"`
+	Base         string `toml:"base"`
 	// Filter has the parameters of Query, which are escaped in it; default "(mail=:user)".
 	Filter Query `toml:"filter"`
 	// Backend and User are the attributes of DirectoryLDAP that hold the store and the name there; default: none. For
@@ -38,7 +40,7 @@ type Directory struct {
 	Services map[Service]string `toml:"services"`
 
 	// URL and Headers are for DirectoryHTTP, nginx's auth_http protocol. {listen_port} in a header is the port that the client
-	// has connected to.
+	// has connected to, {client_port} the client's own.
 	URL     string            `toml:"url"`
 	Headers map[string]string `toml:"headers"`
 
@@ -129,11 +131,8 @@ func (q *Directory) checkValues(d *decoder, n *node) {
 	if value := n.get("url"); value != nil && !isURL(q.URL, "http", "https") {
 		d.errorf(value, `%s: %q is no URL such as "http://127.0.0.1:9000/auth"`, value.path, q.URL)
 	}
-	for i, item := range n.get("urls").list() {
-		if i < len(q.URLs) && !isURL(q.URLs[i], "ldap", "ldaps", "ldapi") {
-			d.errorf(item, `%s: %q is no URL such as "ldap://127.0.0.1"`, item.path, q.URLs[i])
-		}
-	}
+	q.checkHeaders(d, n.get("headers"))
+	q.checkLDAP(d, n)
 	for key, lifetime := range map[string]time.Duration{"timeout": q.Timeout, "cache": q.Cache, "cache_missing": q.CacheMissing, "stale": q.Stale} {
 		if lifetime < 0 || key == "timeout" && lifetime == 0 && n.get(key) != nil {
 			d.errorf(n.at(key), "%s must be longer than 0", key)
@@ -146,7 +145,21 @@ func (q *Directory) checkValues(d *decoder, n *node) {
 
 func isURL(s string, schemes ...string) bool {
 	u, err := url.Parse(s)
-	return err == nil && slices.Contains(schemes, u.Scheme) && (u.Host != "" || u.Scheme == "ldapi")
+	return err == nil && slices.Contains(schemes, u.Scheme) && u.Host != "" && u.User == nil
+}
+
+// checkHeaders refuses what is no header, and those that say what the protocol or HTTP itself says there.
+func (q *Directory) checkHeaders(d *decoder, n *node) {
+	for _, name := range slices.Sorted(maps.Keys(q.Headers)) {
+		own := []string{"Auth-Method", "Auth-User", "Auth-Pass", "Auth-Protocol", "Auth-Login-Attempt", "Client-IP", "Client-Host", "Host",
+			"Connection", "Content-Length", "Transfer-Encoding", "Trailer"}
+		switch {
+		case name == "" || strings.ContainsFunc(name, func(r rune) bool { return !isBare(r) }):
+			d.errorf(n.at(name), "%s: %q is no name of a header", n.path, name)
+		case slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) }):
+			d.errorf(n.at(name), "%s: %s has its own meaning in the protocol", n.path, name)
+		}
+	}
 }
 
 // fillIn gives the defaults of what a kind has.

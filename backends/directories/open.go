@@ -29,6 +29,8 @@ func Open(name string, c configs.Directory, log *zap.Logger) (Directory, error) 
 // kinds has the maker of each kind.
 var kinds = map[configs.DirectoryKind]func(configs.Directory, *zap.Logger) (Directory, error){
 	configs.DirectoryFile:    newFile,
+	configs.DirectoryLDAP:    newLDAP,
+	configs.DirectoryHTTP:    newHTTP,
 	configs.DirectoryMUPDATE: newMurder,
 	configs.DirectorySQL:     newSQL,
 }
