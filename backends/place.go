@@ -145,6 +145,11 @@ func (r *Router) KnowsDomain(ctx context.Context, directory, domain, sni string)
 	return err == nil, err
 }
 
+// Look asks a directory of that name where a user belongs, and has nobody verified.
+func (r *Router) Look(ctx context.Context, directory string, user User) (directories.Answer, error) {
+	return r.ask(ctx, directory, Query{User: user, Service: configs.IMAP})
+}
+
 // verify asks the verifier, where there is one and something to verify.
 func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error) {
 	if r.verifier == nil || q.Secret == "" {

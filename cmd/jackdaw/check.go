@@ -21,14 +21,17 @@ import (
 
 func checkCommand() *cobra.Command {
 	var file string
+	var online bool
 	cmd := command("check -c FILE", "Check a configuration file", `Read a configuration file, load the certificates, resolve the names of the stores, and print what would be
-served. No store is connected to. Everything that is wrong is printed, and the exit status is then 1.`,
-		func(cmd *cobra.Command) error { return check(cmd.Context(), cmd.OutOrStdout(), file) })
+served. No store and no directory is connected to, but with --online, which asks each of them once. Everything that is wrong
+is printed, and the exit status is then 1.`,
+		func(cmd *cobra.Command) error { return check(cmd.Context(), cmd.OutOrStdout(), file, online) })
 	configFlag(cmd, &file)
+	cmd.Flags().BoolVar(&online, "online", false, "ask every directory and store once")
 	return cmd
 }
 
-func check(ctx context.Context, out io.Writer, file string) error {
+func check(ctx context.Context, out io.Writer, file string, online bool) error {
 	config, err := configs.Load(file)
 	if err != nil {
 		return err
@@ -55,10 +58,18 @@ func check(ctx context.Context, out io.Writer, file string) error {
 	printTerms(out, config.TLS, clients, keys)
 	fmt.Fprintln(out)
 	printRoutes(out, config)
+	printSources(out, config)
 	missing := printCoverage(out, config, store)
 	fmt.Fprintln(out)
 	unresolved := printBackends(ctx, out, router)
 	problems := slices.Concat(store.Problems(), missing, orderProblems(ctx, config, store), unresolved)
+	if online {
+		silent, err := askOnline(ctx, out, config, router)
+		if err != nil {
+			return err
+		}
+		problems = append(problems, silent...)
+	}
 	if len(problems) == 0 {
 		return nil
 	}
