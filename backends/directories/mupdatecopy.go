@@ -2,13 +2,13 @@ package directories
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // A copy of the mailboxes of a Murder is a file of lines:
@@ -79,34 +79,36 @@ func readMailboxes(from io.Reader) (*mailboxes, error) {
 		if err != nil {
 			return nil, err
 		}
-		name, server, entry := strings.Cut(strings.TrimSuffix(string(line), "\n"), "\t")
-		switch {
-		case first:
-			if string(line) != copyHeader {
-				return nil, errCopy
-			}
-		case !entry:
+		name, server, entry := bytes.Cut(line[:len(line)-1], []byte("\t"))
+		if !first && !entry {
 			if string(line) != fmt.Sprintf("end %d %08x\n", len(m.places), sum.Sum32()) {
 				return nil, errCopy
 			}
 			return m, nil
-		default:
-			if err := m.restore(name, server); err != nil {
-				return nil, err
-			}
 		}
 		_, _ = sum.Write(line) // it never fails
+		if first {
+			if string(line) != copyHeader {
+				return nil, errCopy
+			}
+		} else if err := m.restore(name, server); err != nil {
+			return nil, err
+		}
 	}
 }
 
 // restore takes one line of a copy.
-func (m *mailboxes) restore(name, server string) error {
-	r := mupdateResponse{what: []byte("MAILBOX"), strings: [2][]byte{[]byte(name), []byte(server)}, count: 3}
-	if err := m.apply(r); err != nil {
+func (m *mailboxes) restore(name, server []byte) error {
+	kept, domain, ok := keptName(name)
+	at, before := placeOf(server), len(m.places)
+	if !ok || (at == place{}) != (len(server) == 0) {
+		return errCopy
+	}
+	if err := m.set(kept, domain, at); err != nil {
 		return err
 	}
-	if at, ok := m.places[name]; !ok || (at == place{}) != (server == "") {
-		return errCopy
+	if len(m.places) == before {
+		return fmt.Errorf("%w: a mailbox stands there twice", errCopy)
 	}
 	return nil
 }

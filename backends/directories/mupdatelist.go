@@ -45,23 +45,13 @@ func (m *mailboxes) apply(r mupdateResponse) error {
 	if !ok {
 		return nil
 	}
-	_, known := m.places[string(name)]
-	switch {
-	case string(r.what) == "DELETE":
-		if known {
-			m.remove(string(name), string(domain))
-		}
-		return nil
-	case !known && len(m.places) >= maxMailboxes:
-		return fmt.Errorf("the master lists more than %d mailboxes", maxMailboxes)
-	case !known && len(domain) > 0:
-		m.domains[string(domain)]++
+	switch string(r.what) {
+	case "MAILBOX":
+		return m.set(name, domain, placeOf(r.strings[1]))
+	case "RESERVE":
+		return m.set(name, domain, place{})
 	}
-	var at place
-	if string(r.what) == "MAILBOX" {
-		at = placeOf(r.strings[1])
-	}
-	m.places[string(name)] = at
+	m.remove(name, domain)
 	return nil
 }
 
@@ -75,10 +65,29 @@ func (r mupdateResponse) wellFormed() bool {
 	return string(r.what) == "DELETE" && r.count == 1
 }
 
-func (m *mailboxes) remove(name, domain string) {
-	delete(m.places, name)
-	if m.domains[domain]--; m.domains[domain] <= 0 {
-		delete(m.domains, domain)
+func (m *mailboxes) set(name, domain []byte, at place) error {
+	if _, known := m.places[string(name)]; !known {
+		if len(m.places) >= maxMailboxes {
+			return fmt.Errorf("the master lists more than %d mailboxes", maxMailboxes)
+		}
+		if len(domain) > 0 {
+			m.domains[string(domain)]++
+		}
+	}
+	m.places[string(name)] = at
+	return nil
+}
+
+func (m *mailboxes) remove(name, domain []byte) {
+	if _, known := m.places[string(name)]; !known {
+		return // masters delete what they never had
+	}
+	delete(m.places, string(name))
+	if len(domain) == 0 {
+		return
+	}
+	if m.domains[string(domain)]--; m.domains[string(domain)] == 0 {
+		delete(m.domains, string(domain))
 	}
 }
 
