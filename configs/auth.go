@@ -13,7 +13,7 @@ type Auth struct {
 	// Realm tells how saslauthd is told of a user's domain: RealmApart (the default), in a field of its own, or RealmJoined, as
 	// part of the name, which `saslauthd -r` makes of the two as well.
 	Realm AuthRealm `toml:"realm"`
-	// Timeout bounds one question; default 10s.
+	// Timeout bounds one question; default 30s: Dovecot lets a client with wrong passwords wait for up to 17.
 	Timeout time.Duration `toml:"timeout"`
 	// Cache is how long a right password is known by a keyed hash and not asked about again; default 0: never.
 	Cache time.Duration `toml:"cache"`
@@ -69,7 +69,7 @@ func (a *Auth) check(d *decoder, n *node) {
 		d.errorf(value, `auth.realm is of no use without verify = "saslauthd"`)
 	}
 	if n.get("timeout") == nil {
-		a.Timeout = 10 * time.Second
+		a.Timeout = 30 * time.Second
 	}
 	if a.Timeout <= 0 {
 		d.errorf(n.at("timeout"), "timeout must be longer than 0")

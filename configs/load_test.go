@@ -117,7 +117,7 @@ func TestDefaults(t *testing.T) {
 			Sieve: plain(Address{"unix", "/run/cyrus/sieve"}),
 			LMTP:  plain(Address{"unix", "/run/cyrus/lmtp"}),
 		}}},
-		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 10 * time.Second},
+		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second},
 		Limits: Limits{
 			LoginTimeout: time.Minute,
 			IdleTimeout:  idleTimeout(35*time.Minute, nil),
@@ -320,7 +320,7 @@ client_ca = "a.pem"
 			},
 			Line: 52,
 		}},
-		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 10 * time.Second},
+		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second},
 		Limits: Limits{
 			LoginTimeout: 10 * time.Second,
 			IdleTimeout:  idleTimeout(35*time.Minute, PerService[time.Duration]{IMAP: time.Hour}),
