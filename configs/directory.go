@@ -44,8 +44,8 @@ type Directory struct {
 	URL     string            `toml:"url"`
 	Headers map[string]string `toml:"headers"`
 
-	// Servers are the masters of DirectoryMUPDATE, tried in order. Password belongs to User, Copy is a file that a restart
-	// begins with.
+	// Servers are the masters of DirectoryMUPDATE, tried in order. TLS is none unless the file says otherwise, which it has to
+	// for a host beyond this machine. Password belongs to User. Copy is a file that a restart begins with.
 	Servers  []Address `toml:"server"`
 	TLS      TLSMode   `toml:"tls"`
 	Password string    `toml:"password,secret"`
@@ -133,6 +133,7 @@ func (q *Directory) checkValues(d *decoder, n *node) {
 	}
 	q.checkHeaders(d, n.get("headers"))
 	q.checkLDAP(d, n)
+	q.checkMUPDATE(d, n)
 	for key, lifetime := range map[string]time.Duration{"timeout": q.Timeout, "cache": q.Cache, "cache_missing": q.CacheMissing, "stale": q.Stale} {
 		if lifetime < 0 || key == "timeout" && lifetime == 0 && n.get(key) != nil {
 			d.errorf(n.at(key), "%s must be longer than 0", key)
@@ -177,8 +178,5 @@ func (q *Directory) fillIn(n *node) {
 	}
 	if q.Kind == DirectoryLDAP && q.Filter == "" {
 		q.Filter = "(mail=:user)"
-	}
-	if q.Kind == DirectoryMUPDATE && q.TLS == "" {
-		q.TLS = TLSNone
 	}
 }

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -162,6 +163,10 @@ func TestMurderFollowed(t *testing.T) {
 	await("john.doe", "store2")
 	t.Logf("followed after %v", time.Since(began))
 
+	eventually(t, "a copy is written", func() bool {
+		_, err := os.Stat(copy)
+		return err == nil
+	})
 	m.fail(t)
 	for address, want := range map[string]string{"john.doe": "store2", "anna": "store1", "eve": unknown} {
 		await(address, want)

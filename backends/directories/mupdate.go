@@ -22,8 +22,9 @@ var (
 	murderAsk = 500 * time.Millisecond
 	// murderFirst and murderMost are the pauses between attempts to reach a master, the first and the longest.
 	murderFirst, murderMost = time.Second, time.Minute
-	// murderSave is how old a copy may become while the list changes.
-	murderSave = 5 * time.Minute
+	// murderSave is how old a copy may become while the list changes. Who follows it for less than murderSettle is a command
+	// that looks something up, and leaves the copy alone, which may be another user's.
+	murderSave, murderSettle = 5 * time.Minute, 10 * time.Second
 )
 
 // murder is the directory of a Cyrus Murder: the list of all mailboxes, that a MUPDATE master has (RFC 3656). It is fetched
@@ -35,24 +36,33 @@ type murder struct {
 
 	mu      sync.RWMutex // for writing, which only follow does
 	list    *mailboxes   // nil before there was a complete one, and after Close
-	problem error        // why no master is followed at the moment; nil while one is
+	problem error        // why there is none, or why the last master was lost
 
+	heard func()        // closes asked
+	asked chan struct{} // closed when there is a list, or a first attempt to get one has failed
+
+	opened  time.Time
 	unsaved bool      // the copy is older than the list
 	saved   time.Time // when it was written
-	unfit   string    // why it could not be, as it was logged last
+	unfit   bool      // it could not be written, and the log knows
+
+	troubles map[configs.Address]string // with the masters, as they were logged last
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
 var (
-	errNotAsked = errors.New("no master was asked yet")
+	errNotAsked = errors.New("it has not come yet")
 	errClosed   = errors.New("closed")
 	errUnplaced = errors.New("the mailbox is reserved, or at no server that has a name")
 )
 
 func newMurder(c configs.Directory, log *zap.Logger) (Directory, error) {
-	m := &murder{config: c, log: log, problem: errNotAsked}
+	m := &murder{
+		config: c, log: log, problem: errNotAsked, asked: make(chan struct{}), opened: time.Now(), troubles: make(map[configs.Address]string),
+	}
+	m.heard = sync.OnceFunc(func() { close(m.asked) })
 	var err error
 	if m.tls, err = clientTLS(c.TLSCA); err != nil {
 		return nil, err
@@ -73,12 +83,20 @@ func (m *murder) Close() {
 	m.list, m.problem = nil, errClosed
 }
 
-// Lookup finds the server that has a user's inbox, or the shared mailbox that is meant by mail to Cyrus's postuser.
-func (m *murder) Lookup(_ context.Context, q Query) (Answer, error) {
+// Lookup finds the server that has a user's inbox, or the shared mailbox that is meant by mail to Cyrus's postuser. It waits for
+// the first list, but for nothing else.
+func (m *murder) Lookup(ctx context.Context, q Query) (Answer, error) {
+	m.await(ctx)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.list == nil {
 		return Answer{}, fmt.Errorf("no complete list of mailboxes: %w", m.problem)
+	}
+	if q.Local == "" && q.Domain != "" { // nobody is meant: whether there is such a domain
+		if m.list.domains[q.Domain] == 0 {
+			return Answer{}, ErrNotFound
+		}
+		return Answer{}, nil
 	}
 	at, ok := m.list.find(q)
 	switch {
@@ -92,13 +110,30 @@ func (m *murder) Lookup(_ context.Context, q Query) (Answer, error) {
 	return Answer{Backend: at.Value()}, nil
 }
 
+// await waits until there is a list, or a first attempt to get one has failed.
+func (m *murder) await(ctx context.Context) {
+	select {
+	case <-m.asked:
+		return
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
+	defer cancel()
+	select {
+	case <-m.asked:
+	case <-ctx.Done():
+	}
+}
+
 // run follows one master or another until ctx ends. A master that breaks down as soon as it is followed must not be asked for its
 // list all the time, so only one that was followed for a while puts an end to the growing of the pauses.
 func (m *murder) run(ctx context.Context) {
+	defer m.heard()
 	for pause := murderFirst; ctx.Err() == nil; pause = min(2*pause, murderMost) {
 		if m.tryAll(ctx) > pause {
 			pause = murderFirst
 		}
+		m.heard()
 		m.save()
 		sleep(ctx, pause/2+rand.N(pause/2+1))
 	}
@@ -120,7 +155,7 @@ func (m *murder) tryAll(ctx context.Context) time.Duration {
 		if ctx.Err() != nil {
 			return 0
 		}
-		m.report(fmt.Errorf("following %s: %w", address, err))
+		m.report(address, err)
 		if !began.IsZero() {
 			return time.Since(began)
 		}
@@ -128,13 +163,15 @@ func (m *murder) tryAll(ctx context.Context) time.Duration {
 	return 0
 }
 
-// report logs a trouble once.
-func (m *murder) report(err error) {
+// report logs a trouble with a master once, until the master has listed its mailboxes again.
+func (m *murder) report(address configs.Address, err error) {
+	err = fmt.Errorf("following %s: %w", address, err)
+	if m.troubles[address] != err.Error() {
+		m.log.Warn("MUPDATE master cannot be followed", zap.Error(err))
+	}
+	m.troubles[address] = err.Error()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.problem == nil || m.problem.Error() != err.Error() {
-		m.log.Warn("no MUPDATE master is followed; what was listed last holds", zap.Bool("listed", m.list != nil), zap.Error(err))
-	}
 	m.problem = err
 }
 
@@ -157,11 +194,12 @@ func (m *murder) follow(ctx context.Context, address configs.Address) (since tim
 		return since, fmt.Errorf("reading the list: %w", err)
 	}
 	m.replace(fresh)
+	delete(m.troubles, address)
 	m.log.Info("mailboxes are listed, and followed", zap.Stringer("master", address), zap.Int("mailboxes", len(fresh.places)),
 		zap.Duration("took", time.Since(start)))
 	since = time.Now()
 	for {
-		if m.unsaved && time.Since(m.saved) >= murderSave {
+		if time.Since(m.saved) >= murderSave {
 			m.save()
 		}
 		sleep(ctx, murderAsk)
@@ -175,7 +213,8 @@ func (m *murder) follow(ctx context.Context, address configs.Address) (since tim
 func (m *murder) replace(fresh *mailboxes) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.list, m.problem, m.unsaved = fresh, nil, true
+	m.list, m.unsaved = fresh, true
+	m.heard()
 }
 
 func (m *murder) apply(r mupdateResponse) error {
@@ -197,30 +236,19 @@ func (m *murder) load() {
 		m.log.Error("copy of the mailboxes cannot be used", zap.Error(err))
 	default:
 		m.list = list
+		m.heard()
 		m.log.Info("mailboxes are known from a copy", zap.String("file", m.config.Copy), zap.Int("mailboxes", len(list.places)))
 	}
 }
 
 // save brings the copy up to date. It reads the list without a lock: nobody else changes it.
 func (m *murder) save() {
-	if m.config.Copy == "" || !m.unsaved {
+	if m.config.Copy == "" || !m.unsaved || time.Since(m.opened) < murderSettle {
 		return
 	}
 	err := m.list.save(m.config.Copy)
-	m.unsaved, m.saved = err != nil, time.Now()
-	if err == nil {
-		m.unfit = ""
-	} else if m.unfit != reason(err) {
-		m.unfit = reason(err)
+	if err != nil && !m.unfit {
 		m.log.Error("copy of the mailboxes cannot be written", zap.String("file", m.config.Copy), zap.Error(err))
 	}
-}
-
-// reason leaves out the name of the file, which is another one each time.
-func reason(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		err = path.Err
-	}
-	return err.Error()
+	m.unfit, m.unsaved, m.saved = err != nil, err != nil, time.Now()
 }

@@ -1,6 +1,7 @@
 package directories
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 )
 
 func init() {
-	murderAsk, murderFirst, murderMost = time.Millisecond, time.Millisecond, 10*time.Millisecond
+	murderAsk, murderFirst, murderMost, murderSettle = time.Millisecond, time.Millisecond, 10*time.Millisecond, 0
 }
 
 // whereIs asks a directory for a user, or for a recipient with a detail.
@@ -123,7 +124,8 @@ S: U1 OK "streaming starts"
 		"anna+info@a.example": "store1", "post+info@a.example": "store6", "post+info@b.example": "store8",
 		"post+info/sales/v1.0": "store7", "post+info.sales.v1^0": "store7", "post+info.sales": unknown, "post+": unknown,
 		"post+user.anna": "store1", "post+nothing@b.example": unknown,
-		"": unknown, "info": unknown, "b.example!user.anna": unknown, "user.anna": unknown, "../anna": unknown,
+		"@b.example": "", "@c.example": "", "@a.example": unknown, "@": unknown,
+		"info": unknown, "b.example!user.anna": unknown, "user.anna": unknown, "../anna": unknown,
 		`an"na`: unknown, `an\na`: unknown, "anna\r\nU1 DELETE": unknown, "anna\x00": unknown, "%s": unknown, "*": unknown,
 	} {
 		if got := whereIs(t, d, address); got != want {
@@ -132,6 +134,31 @@ S: U1 OK "streaming starts"
 	}
 	m.say(`U1 DELETE "c.example!user.carol"`, `U1 MAILBOX "user.carol" "store1" ""`)
 	eventually(t, d, "carol@c.example", "store1") // of which nothing is listed any more
+}
+
+// Whoever comes before the list waits for it, but not for long, and not when it is known that none comes.
+func TestMurderAwaited(t *testing.T) {
+	const list = "S: U1 MAILBOX \"user.anna\" \"store1\" \"\"\nS: U1 OK \"\"\n"
+	d := openMurder(t, servers(startMaster(t, greeting+list)), zap.NewNop())
+	if got := whereIs(t, d, "anna"); got != "store1" {
+		t.Error(got)
+	}
+	m := startMaster(t, "S* hang")
+	c := servers(m)
+	c.Timeout = 20 * time.Second
+	d = openMurder(t, c, zap.NewNop())
+	m.awaitPlay(0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Lookup(ctx, Query{Local: "anna"}); err == nil || !strings.HasSuffix(err.Error(), errNotAsked.Error()) {
+		t.Error(err)
+	}
+	down := startMaster(t, "S* close")
+	down.stop()
+	d = openMurder(t, servers(down), zap.NewNop())
+	if got := whereIs(t, d, "anna"); !strings.Contains(got, "connection refused") {
+		t.Error(got)
+	}
 }
 
 // A master is asked again after it has failed, and until its list is complete the one before holds.
@@ -203,7 +230,9 @@ S: U1 OK ""
 func TestMurderNoList(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	m := startMaster(t, "S: * BYE \"too many\"\nS* hang")
-	d := openMurder(t, servers(m), zap.New(core))
+	down := startMaster(t, "S* close")
+	down.stop()
+	d := openMurder(t, servers(down, m), zap.New(core))
 	eventually(t, d, "anna", `greeting: the master says BYE: "too many"`)
 	for i := range 5 {
 		m.awaitPlay(i)
@@ -211,7 +240,7 @@ func TestMurderNoList(t *testing.T) {
 	if _, err := d.Lookup(t.Context(), Query{Local: "anna"}); errors.Is(err, ErrNotFound) {
 		t.Error("unknown")
 	}
-	if logs.Len() != 1 {
+	if logs.Len() != 2 { // for each master
 		t.Errorf("logged: %v", logs.All())
 	}
 }

@@ -134,7 +134,8 @@ func BenchmarkMupdateMemory(b *testing.B) {
 // BenchmarkMupdateLookup asks for users on all cores.
 func BenchmarkMupdateLookup(b *testing.B) {
 	const users = 1_000_000
-	d := &murder{}
+	d := &murder{asked: make(chan struct{})}
+	close(d.asked)
 	d.list, _ = manyMailboxes(b, users)
 	asked := make([]Query, 100_000)
 	for i := range asked {
