@@ -47,7 +47,11 @@ func (s *Service) trusted() bool {
 // inspect learns the store's capabilities, and tests it if that is due. Of several callers one does it, the others wait
 // and take its result. A failure is news for a second, so that logins do not besiege a store that is down.
 func (s *Service) inspect(ctx context.Context) error {
-	asked := time.Now()
+	return s.inspectSince(ctx, time.Now().Add(-retryFirst))
+}
+
+// inspectSince is inspect for somebody for whom only what was found after a moment is news.
+func (s *Service) inspectSince(ctx context.Context, moment time.Time) error {
 	select {
 	case s.gate <- struct{}{}:
 	case <-ctx.Done():
@@ -55,7 +59,7 @@ func (s *Service) inspect(ctx context.Context) error {
 	case <-s.ctx.Done():
 		return errClosed
 	}
-	if err, fresh := s.lastInspection(asked); fresh {
+	if err, fresh := s.lastInspection(moment); fresh {
 		<-s.gate
 		return err
 	}
@@ -79,15 +83,15 @@ func (s *Service) inspect(ctx context.Context) error {
 	}
 }
 
-// lastInspection returns the result of the last inspection, and whether it is still news for somebody who asks at that
-// moment. A store that has failed the test is tested rarely: each test is a wrong password for the name it failed with.
-func (s *Service) lastInspection(asked time.Time) (err error, fresh bool) {
+// lastInspection returns the result of the last inspection, and whether it is news, which ended after that moment. A store that
+// has failed the test is tested rarely: each test is a wrong password for the name it failed with.
+func (s *Service) lastInspection(moment time.Time) (err error, fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.distrust != nil {
-		return s.distrust, s.inspected.After(asked.Add(-retryMost))
+		return s.distrust, s.inspected.After(moment.Add(-retryMost))
 	}
-	return s.failure, s.inspected.After(asked.Add(-retryFirst))
+	return s.failure, s.inspected.After(moment)
 }
 
 // distrusted says that a store answered a test otherwise than with a refusal.

@@ -158,7 +158,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	onBehalf := isOnBehalf(v.Client)
 	if !onBehalf {
 		if err := s.admit(ctx); err != nil {
-			return nil, &Unreached{s, err}
+			return nil, &Unreached{s, time.Now(), err}
 		}
 	}
 	o := Opening{Client: &v.Peer}
@@ -167,7 +167,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	}
 	conn, caps, address, err := s.open(ctx, o)
 	if err != nil {
-		return nil, &Unreached{s, err}
+		return nil, &Unreached{s, time.Now(), err}
 	}
 	s.learn(caps)
 	if err := caps.keeps(v.Promised); err != nil {
@@ -200,6 +200,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 // Unreached means that a store could not be reached, and has heard nothing of a user's secret.
 type Unreached struct {
 	service *Service
+	at      time.Time
 	err     error
 }
 
@@ -211,7 +212,7 @@ func (u *Unreached) Unwrap() error { return u.err }
 // Dead looks at the store once more, and reports whether it is a member of a pool that is known to be dead now: then its users
 // may have another one.
 func (u *Unreached) Dead(ctx context.Context) bool {
-	return u.service.member && u.service.inspect(ctx) != nil && u.service.dead()
+	return u.service.member && u.service.inspectSince(ctx, u.at) != nil && u.service.dead()
 }
 
 // Ask learns what the store says of itself before login, without logging in.

@@ -1,0 +1,111 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// farm is a configuration with a pool of these stores, to which everybody goes.
+func farm(lines string, stores ...*store) string {
+	var parts, names []string
+	for _, s := range stores {
+		parts, names = append(parts, s.backend()), append(names, fmt.Sprintf("%q", s.name))
+	}
+	return strings.Join(parts, "\n") + fmt.Sprintf("\n[[pool]]\nname = \"farm\"\nmembers = [%s]\n%s\n[[route]]\nto = \"farm\"\n",
+		strings.Join(names, ", "), lines)
+}
+
+// memberOf says at which of the stores a client is that is logged in by IMAP, by the folder that is there alone.
+func (d *dialog) memberOf(stores ...*store) *store {
+	d.t.Helper()
+	list := d.ask(`LIST "" "*"`)
+	for _, s := range stores {
+		if strings.Contains(list, s.folder()) {
+			return s
+		}
+	}
+	d.t.Fatalf("at none of the stores: %q", list)
+	return nil
+}
+
+// TestPool: every service brings a user to the same member; when that dies his session ends, and he comes to the other one and
+// stays there; when it is back he returns as soon as he has let go for a while.
+func TestPool(t *testing.T) {
+	t.Parallel()
+	const user = "alice@a.example"
+	one := startDovecot(t, "store1", passwords, user).serving("imap", "sieve", "lmtp")
+	two := startDovecot(t, "store2", passwords, user).serving("imap", "sieve", "lmtp")
+	jd := startJackdaw(t, farm(`sticky = "1s"`, one, two))
+	jd.knows(one, two)
+
+	d := jd.login("mail.a.example", user)
+	first := d.memberOf(one, two)
+	second := map[*store]*store{one: two, two: one}[first]
+	before := d.ask("STATUS INBOX (MESSAGES)")
+	jd.visit(t, "lmtp")
+	if after := d.ask("STATUS INBOX (MESSAGES)"); after == before {
+		t.Errorf("what came by LMTP is not at %s: %q", first.name, after)
+	}
+	s := jd.sieve("mail.a.example")
+	s.send(`AUTHENTICATE "PLAIN" "` + encode("\x00"+user+"\x00"+password) + `"`)
+	s.until("OK")
+	jd.logged(t, `"msg":"login"`, `"service":"sieve"`, fmt.Sprintf(`"backend":%q`, first.name))
+
+	first.fail(t)
+	d.ended()
+	next := func(want *store, pause time.Duration) *dialog {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(pause) {
+			d := jd.imap("mail.a.example")
+			if _, status := d.command("LOGIN " + user + " " + password); strings.HasPrefix(status, "OK") {
+				if d.memberOf(one, two) == want {
+					return d
+				}
+			}
+			d.conn.Close()
+			if time.Now().After(end) {
+				t.Fatalf("did not come to %s", want.name)
+			}
+		}
+	}
+	d = next(second, 100*time.Millisecond)
+	first.restart()
+	jd.logged(t, "store is back", fmt.Sprintf(`"backend":%q`, first.name), `"protocol":"imap"`)
+	for range 3 {
+		again := jd.login("mail.a.example", user)
+		if again.memberOf(one, two) != second {
+			t.Error("moved while a session is on the other member")
+		}
+		again.conn.Close()
+	}
+	d.conn.Close()
+	next(first, 1100*time.Millisecond) // each visit holds the place for a second more
+}
+
+// TestPoolWaits: with on_failure = "fail" a user waits for his member, and hears that it is not his fault.
+func TestPoolWaits(t *testing.T) {
+	t.Parallel()
+	const user = "alice@a.example"
+	one := startDovecot(t, "store1", passwords, user).serving("imap")
+	two := startDovecot(t, "store2", passwords, user).serving("imap")
+	jd := startJackdaw(t, farm(`on_failure = "fail"`, one, two))
+	jd.knows(one, two)
+	d := jd.login("mail.a.example", user)
+	first := d.memberOf(one, two)
+	d.conn.Close()
+	first.fail(t)
+	for range 2 {
+		d := jd.imap("mail.a.example")
+		if _, status := d.command("LOGIN " + user + " " + password); !strings.HasPrefix(status, "NO [UNAVAILABLE]") {
+			t.Errorf("got %q", status)
+		}
+		d.conn.Close()
+	}
+	first.restart()
+	jd.logged(t, "store is back", fmt.Sprintf(`"backend":%q`, first.name))
+	if d := jd.login("mail.a.example", user); d.memberOf(one, two) != first {
+		t.Error("came back to the other member")
+	}
+}
