@@ -181,3 +181,55 @@ func TestMurderFollowed(t *testing.T) {
 	three.ask("CREATE user/eve")
 	await("eve", "store1")
 }
+
+// TestMurderFrontend: jackdaw is a frontend of the Murder, for logins and for mail, and one user after another is moved below it.
+func TestMurderFrontend(t *testing.T) {
+	t.Parallel()
+	m := startMurder(t)
+	parts := []string{fmt.Sprintf("[directory.murder]\nkind = \"mupdate\"\nserver = %q\ntls = \"starttls\"\ntls_ca = %q\nuser = %q\npassword = %q\n",
+		m.at(portMUPDATE), m.file("ca.pem"), proxyUser, proxyPassword), "[[route]]\nlookup = \"murder\"\n"}
+	for _, s := range m.stores {
+		parts = append(parts, s.serving("imap", "sieve").backend(fmt.Sprintf("lmtp = %q", "unix:"+s.lmtpSocket())))
+	}
+	jd := frontend{users: "unqualified = [\"anna\", \"john.doe\", \"carol\"]\n"}.start(t, parts...)
+	for user, folder := range map[string]string{
+		"anna": m.stores[0].folder(), "john.doe": m.stores[0].folder(), "bob@b.example": m.stores[0].folder(),
+		"carol": m.stores[1].folder(), "dave@b.example": m.stores[1].folder(),
+	} {
+		if folders := jd.folders(t, "mail.a.example", user); !strings.Contains(folders, folder) {
+			t.Errorf("%s has no %s: %s", user, folder, folders)
+		}
+	}
+
+	one, two := m.admin(t, 0), m.admin(t, 1)
+	two.ask("CREATE info/sales.v1")
+	two.ask("SETACL info/sales.v1 anyone p")
+	recipients := []string{
+		"anna@" + cyrusDomain, "john.doe@" + cyrusDomain, "post+info/sales.v1@" + cyrusDomain, "eve@" + cyrusDomain,
+		"dave@b.example", "anna@b.example", "post@" + cyrusDomain, "carol+Only-on-store2@" + cyrusDomain,
+	}
+	eventually(t, "the shared mailbox takes mail", func() bool {
+		return strings.HasPrefix(jd.courier(t).deliver("Try", "sender@s.example", "post+info/sales.v1@"+cyrusDomain)[0], "250 ")
+	})
+	verdicts(t, jd.courier(t).deliver("Deliver", "sender@s.example", recipients...),
+		"250 ", "250 ", "250 ", "550 ", "250 ", "550 ", "550 ", "250 ")
+	if n := m.stores[1].found(t, "carol", "INBOX", "Deliver"); n != 1 {
+		t.Errorf("carol has %d messages", n)
+	}
+
+	one.ask("SETACL user/anna cyrus lrswipkxtecda")
+	one.ask("DELETE user/anna")
+	two.ask("CREATE user/anna")
+	two.ask("CREATE user/anna/Moved")
+	eventually(t, "anna is let in on the other store", func() bool {
+		d := jd.imap("mail.a.example")
+		defer d.conn.Close()
+		_, status := d.command("LOGIN anna " + password)
+		return strings.HasPrefix(status, "OK") && strings.Contains(d.ask(`LIST "" *`), "Moved")
+	})
+	m.fail(t)
+	if folders := jd.folders(t, "mail.a.example", "anna"); !strings.Contains(folders, "Moved") {
+		t.Errorf("anna has %s", folders)
+	}
+	verdicts(t, jd.courier(t).deliver("Without a master", "sender@s.example", recipients[:4]...), "250 ", "250 ", "250 ", "550 ")
+}
