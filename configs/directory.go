@@ -16,8 +16,9 @@ type Directory struct {
 	// Path is the file of DirectoryFile. It is watched.
 	Path string `toml:"path"`
 
-	// Driver, DSN and Query are for DirectorySQL. The query has named parameters, :user :local :domain :service :sni :client,
-	// and its columns are known by their names.
+	// Driver, DSN and Query are for DirectorySQL. The DSN is what the driver wants: a URL, or a file for sqlite, which must be
+	// there. The query has named parameters, :user :local :domain :service :sni :client, and its columns are known by their
+	// names: backend or host, user, password as it is stored, and the permissions imap, pop3, submission, sieve and lmtp.
 	Driver string `toml:"driver"`
 	DSN    string `toml:"dsn,secret"`
 	Query  Query  `toml:"query"`
@@ -140,6 +141,9 @@ func (q *Directory) checkValues(d *decoder, n *node) {
 		}
 	}
 	d.canonical(n.at("path"), &q.Path, d.relative)
+	if q.Driver == "sqlite" && !strings.HasPrefix(q.DSN, "file:") {
+		d.canonical(n.at("dsn"), &q.DSN, d.relative)
+	}
 	d.canonical(n.at("tls_ca"), &q.TLSCA, d.relative)
 	d.canonical(n.at("copy"), &q.Copy, d.relative)
 }

@@ -3,9 +3,10 @@
 # Ubuntu, and starts none of them. Run it as root, or as a user with sudo without a password. Where it cannot work it says so in
 # one line and exits 0: the tests then skip.
 #
-# Dovecot and the clients are installed by apt. Cyrus, whose packages exclude Dovecot's, and Postfix, whose package would push
-# out this machine's own mail server, are only unpacked, and so need no configuration. Tests know by
-# $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a failure and not a skip.
+# Dovecot and the clients are installed by apt. Only unpacked, and so without any configuration, are Cyrus, whose packages exclude
+# Dovecot's, Postfix and MariaDB, whose packages would push out this machine's own mail server and its MySQL, and PostgreSQL, whose
+# package makes a database. Tests know by $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a
+# failure and not a skip.
 set -eu
 
 dir=${JACKDAW_SERVERS:-/opt/jackdaw-servers}
@@ -19,6 +20,7 @@ packages='
 	gcc libc6-dev'
 cyrus='cyrus-common cyrus-imapd cyrus-pop3d cyrus-murder'
 postfix='postfix'
+mariadb='mariadb-server-core'
 
 notice() {
 	echo "install-servers.sh: $1; tests with real servers will be skipped" >&2
@@ -71,10 +73,16 @@ apt() {
 	apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=1 -o Acquire::http::Timeout=30 "$@"
 }
 
+# postgres prints the package of the version that Debian has.
+postgres() {
+	apt-cache depends postgresql | sed -n 's/^  Depends: \(postgresql-[0-9]*\)$/\1/p'
+}
+
 # needs prints the libraries that Debian's archive says the unpacked packages need, without the alternatives.
 needs() {
 	# shellcheck disable=SC2086 # a list of names
-	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $cyrus $postfix |
+	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $cyrus $postfix \
+		$mariadb "$(postgres)" |
 		sed -n 's/^  Depends: \(lib[a-z0-9.+-]*\)$/\1/p' | sort -u
 }
 
@@ -103,7 +111,7 @@ unpack() {
 
 all() {
 	# shellcheck disable=SC2086 # lists of names
-	add && unpack cyrus $cyrus && unpack postfix $postfix
+	add && unpack cyrus $cyrus && unpack postfix $postfix && unpack mariadb $mariadb && unpack postgres "$(postgres)"
 }
 
 # The package lists may be missing or old: they are fetched when a first try without has failed.
@@ -119,4 +127,4 @@ id cyrus >/dev/null 2>&1 ||
 	notice 'the user cyrus cannot be made'
 
 echo "$stamp" >"$dir/installed"
-echo "install-servers.sh: servers and clients are installed, Cyrus and Postfix below $dir" >&2
+echo "install-servers.sh: servers and clients are installed, Cyrus, Postfix and the databases below $dir" >&2

@@ -2,13 +2,18 @@ package directories
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
@@ -258,6 +263,22 @@ func TestSQLTogether(t *testing.T) {
 	for range 50 {
 		if err := <-errs; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestDeadConnection: what a fresh connection would not answer otherwise is not asked again.
+func TestDeadConnection(t *testing.T) {
+	for _, err := range []error{io.EOF, fmt.Errorf("reading: %w", io.ErrUnexpectedEOF), syscall.ECONNRESET, driver.ErrBadConn, mysql.ErrInvalidConn,
+		&pgconn.PgError{Code: "57P01"}, &mysql.MySQLError{Number: 1927}} {
+		if !deadConnection(err) {
+			t.Errorf("%v is the end of a connection", err)
+		}
+	}
+	for _, err := range []error{ErrNotFound, errSeveralRows, context.DeadlineExceeded, syscall.ECONNREFUSED, &pgconn.PgError{Code: "42P01"},
+		&mysql.MySQLError{Number: 1146}} {
+		if deadConnection(err) {
+			t.Errorf("%v is asked again", err)
 		}
 	}
 }

@@ -17,13 +17,14 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// What one verification may cost at most: a second or two, and a quarter of a gigabyte.
-const (
-	maxRounds     = 2_000_000 // of SHA-crypt, whose default is 5,000
-	maxBcryptCost = 15        // a binary logarithm; usual are 5 to 12
-	maxMemory     = 256 << 10 // of argon2 and yescrypt, in KiB
-	maxPasses     = 2 << 20   // of argon2: passes times KiB
-	maxThreads    = 16        // of argon2
+// What one verification may cost at most: a second or two, and a quarter of a gigabyte. Variables, so that fuzzing need not wait.
+var (
+	maxRounds     = 2_000_000         // of SHA-crypt, whose default is 5,000
+	maxBcryptCost = 15                // a binary logarithm; usual are 5 to 12
+	maxMemory     = uint64(256 << 10) // of argon2 and yescrypt, in KiB
+	maxPasses     = uint64(2 << 20)   // of argon2: passes times KiB
+	maxThreads    = uint64(16)        // of argon2, each of which is a goroutine
+	maxIterations = 2_000_000         // of PBKDF2
 )
 
 // kinds are what stands between the first dollar signs.

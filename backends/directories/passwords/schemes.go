@@ -135,9 +135,6 @@ func paddedState(states []byte, key string, pad byte) ([]byte, error) {
 	return states, nil
 }
 
-// maxIterations of PBKDF2 are one to two seconds of work.
-const maxIterations = 5_000_000
-
 func iterations(text string) (int, error) {
 	n, err := strconv.Atoi(text)
 	switch {
