@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -257,6 +258,30 @@ func TestDovecotVerifies(t *testing.T) {
 		s.restart()
 		askDovecot(t, s)
 	})
+}
+
+// TestDovecotReloads: at a reload Dovecot need not end its old process by force because jackdaw will not leave it.
+func TestDovecotReloads(t *testing.T) {
+	t.Parallel()
+	s := startDovecot(t, "store1", passwords, "alice@a.example")
+	v := verifying(t, askDovecot(t, s))
+	if got := verdict(t, v, question("alice@a.example", password)); got != isRight {
+		t.Fatalf("the password is %s", got)
+	}
+	file := filepath.Join(s.dir, "dovecot.conf")
+	config, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(s.dir, "people"), "alice@a.example:{PLAIN}another::::::\n")
+	write(t, file, strings.ReplaceAll(string(config), s.dir+"/users", s.dir+"/people"))
+	s.signal(syscall.SIGHUP)
+	eventually(t, "alice has another password", func() bool {
+		return verdict(t, v, question("alice@a.example", "another")) == isRight
+	})
+	if n := s.count("auth", "SIGTERM") + s.count("auth: ", "Killed"); n != 0 {
+		t.Error("the old process was killed")
+	}
 }
 
 // TestDovecotSaysMore: what a passdb says beside its yes or no is heard, too.

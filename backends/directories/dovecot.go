@@ -17,7 +17,7 @@ import (
 )
 
 // Dovecot asks Dovecot's auth service, in the words of its own login processes. All questions go over one connection, at the same
-// time, and a new one is made when it is gone.
+// time, and over a new one when that is gone or has become old.
 //
 // Its passdb may say, along with its yes, where the user's mail lives and as whom to log in there: host, port, destuser and pass
 // of a proxy, or a host to log in at instead.
@@ -31,6 +31,7 @@ type Dovecot struct {
 
 	mu     sync.Mutex
 	conn   *dovecotConn // nil before the first
+	up     bool         // the log says that it is connected
 	closed bool
 }
 
@@ -121,7 +122,7 @@ func (d *Dovecot) failed(err error) error {
 	return fmt.Errorf("asking Dovecot at %s: %w", d.config.Socket, err)
 }
 
-// begin asks, and asks once more where a connection that was there before ends with no word: Dovecot may have been restarted.
+// begin asks, and asks once more where a connection that was there before has ended: Dovecot may have been restarted.
 func (d *Dovecot) begin(ctx context.Context, q Query, first []byte) (*question, reply, error) {
 	ctx, cancel := withTimeout(ctx, d.config.Timeout)
 	defer cancel()
@@ -158,8 +159,10 @@ func (d *Dovecot) connection(ctx context.Context) (conn *dovecotConn, made bool,
 		conn.fail(errClosed)
 		return nil, false, errClosed
 	}
-	d.conn = conn
-	d.log.Info("Dovecot's auth service is connected", zap.Strings("mechanisms", conn.mechanisms))
+	if !d.up {
+		d.log.Info("Dovecot's auth service is connected", zap.Strings("mechanisms", conn.mechanisms))
+	}
+	d.conn, d.up = conn, true
 	d.running.Go(func() { d.listen(conn) })
 	return conn, true, nil
 }
@@ -178,9 +181,14 @@ func (d *Dovecot) current() (*dovecotConn, error) {
 }
 
 func (d *Dovecot) listen(conn *dovecotConn) {
-	if err := conn.listen(); !errors.Is(err, errClosed) {
-		d.log.Warn("Dovecot's auth service is not connected any more", zap.Error(err))
+	err := conn.listen()
+	if errors.Is(err, errClosed) || errors.Is(err, errRetired) {
+		return
 	}
+	d.log.Warn("Dovecot's auth service is not connected any more", zap.Error(err))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.up = false
 }
 
 // authLine asks whether a client is who it says. What it has said itself stands at the end, where it cannot become anything else.
@@ -189,7 +197,7 @@ func authLine(id uint32, q Query, first []byte) string {
 	fmt.Fprintf(&b, "AUTH\t%d\t%s", id, q.Mechanism)
 	field := func(key, value string) {
 		if value != "" {
-			b.WriteString("\t" + key + "=" + escapeTabs(value))
+			b.WriteString("\t" + key + "=" + toField.Replace(value))
 		}
 	}
 	field("service", dovecotServices[q.Service.Protocol()])
@@ -258,7 +266,7 @@ func (r reply) proxied(q Query) (Answer, error) {
 	if password := r.fields["pass"]; password != q.Secret {
 		answer.Password = password
 	}
-	if len(answer.Password) > maxAnswer || strings.ContainsAny(answer.Password, "\x00\r\n") {
+	if strings.ContainsAny(answer.Password, "\x00\r\n") {
 		return Answer{}, errors.New("a proxy with a password that cannot be said")
 	}
 	return answer, nil

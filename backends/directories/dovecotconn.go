@@ -19,9 +19,9 @@ import (
 	"jackdaw/internal/wire"
 )
 
-// maxAnswer bounds a line of Dovecot's auth protocol, in both directions: AUTH_CLIENT_MAX_LINE_LENGTH. Who sends more is cut off,
-// with all who ask at the time.
-const maxAnswer = 16384
+// maxAuthLine bounds a line of the auth protocol in both directions: AUTH_CLIENT_MAX_LINE_LENGTH. Who sends more is cut off, with all
+// who ask over the same connection.
+const maxAuthLine = 16384
 
 // dovecotConn is a connection to Dovecot's auth service, for many questions at a time. Safe for concurrent use.
 type dovecotConn struct {
@@ -35,8 +35,15 @@ type dovecotConn struct {
 	mu      sync.Mutex
 	last    uint32 // the latest question's id
 	waiting map[uint32]chan reply
+	retired bool  // it takes no more questions, and ends with the last
 	err     error // why it has ended
 }
+
+// dovecotAge is how long a connection takes questions. At a reload of its configuration Dovecot leaves the old process to those who
+// are connected, and after five seconds ends it with all that it is asked. A variable, so that tests need not wait.
+var dovecotAge = 2 * time.Second
+
+var errRetired = errors.New("the connection has become too old")
 
 // dialDovecot connects, and hears what is offered.
 func dialDovecot(ctx context.Context, c configs.Auth) (*dovecotConn, error) {
@@ -45,7 +52,7 @@ func dialDovecot(ctx context.Context, c configs.Auth) (*dovecotConn, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	d := &dovecotConn{conn: conn, timeout: c.Timeout, r: bufio.NewReaderSize(conn, maxAnswer), writing: make(chan struct{}, 1),
+	d := &dovecotConn{conn: conn, timeout: c.Timeout, r: bufio.NewReaderSize(conn, maxAuthLine), writing: make(chan struct{}, 1),
 		done: make(chan struct{}), waiting: make(map[uint32]chan reply)}
 	// Version 2.4 says no more than its version before it has heard ours. With 1.2 an empty first message is one.
 	if _, err = fmt.Fprintf(conn, "VERSION\t1\t2\nCPID\t%d\n", os.Getpid()); err == nil {
@@ -55,6 +62,7 @@ func dialDovecot(ctx context.Context, c configs.Auth) (*dovecotConn, error) {
 		conn.Close()
 		return nil, cmp.Or(context.Cause(ctx), err)
 	}
+	time.AfterFunc(dovecotAge, d.retire)
 	return d, nil
 }
 
@@ -83,7 +91,7 @@ func readHandshake(r *bufio.Reader) (mechanisms []string, err error) {
 	return nil, errors.New("a handshake without an end")
 }
 
-// readAuthLine reads a line of at most maxAnswer octets.
+// readAuthLine reads a line of at most maxAuthLine octets.
 func readAuthLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadSlice('\n')
 	switch {
@@ -121,12 +129,12 @@ func (c *dovecotConn) begin(ctx context.Context, q Query, first []byte) (*questi
 	return question, r, nil
 }
 
-// ask makes a question. Its id is new on the connection, which has 32 bits for it.
+// ask makes a question. Its id is new on the connection.
 func (c *dovecotConn) ask() (*question, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
-		return nil, c.err
+	if c.err != nil || c.retired {
+		return nil, cmp.Or(c.err, errRetired)
 	}
 	c.last++
 	q := &question{c, c.last, make(chan reply, 1)}
@@ -143,7 +151,7 @@ func (q *question) goOn(ctx context.Context, response []byte) (reply, error) {
 
 // send says something of a question, and waits for the reply.
 func (q *question) send(ctx context.Context, line string) (reply, error) {
-	if len(line) > maxAnswer {
+	if len(line) > maxAuthLine {
 		return reply{}, fmt.Errorf("%w: longer than Dovecot's auth service reads", ErrDenied)
 	}
 	if err := q.conn.write(ctx, line); err != nil {
@@ -168,7 +176,7 @@ func (q *question) send(ctx context.Context, line string) (reply, error) {
 func (q *question) end() {
 	q.conn.mu.Lock()
 	_, open := q.conn.waiting[q.id]
-	delete(q.conn.waiting, q.id)
+	q.conn.forget(q.id)
 	q.conn.mu.Unlock()
 	if open {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -198,20 +206,20 @@ func (c *dovecotConn) write(ctx context.Context, line string) error {
 
 // listen hands the replies to those who wait for them, until the connection ends, and returns why it did.
 func (c *dovecotConn) listen() error {
-	for !c.ended() {
+	for {
 		line, err := readAuthLine(c.r)
 		if err == nil {
 			err = c.take(line)
 		}
 		if err != nil {
 			c.fail(err)
+			return c.err
 		}
 	}
-	return c.err
 }
 
-// take hands on a reply. One to a question that was given up goes nowhere; one to a question that was never asked, or a second
-// one, means that nothing else on the connection can be believed either.
+// take hands on a reply. One to a question that was given up goes nowhere; but if there is one to what was never asked, nothing else
+// on the connection can be believed either.
 func (c *dovecotConn) take(line string) error {
 	id, r, err := parseReply(line)
 	if err != nil {
@@ -226,21 +234,42 @@ func (c *dovecotConn) take(line string) error {
 	if !ok {
 		return nil
 	}
-	if r.verdict != "CONT" {
-		delete(c.waiting, id)
-	}
 	select {
 	case replies <- r:
-		return nil
 	default:
 		return errors.New("two replies to one question")
 	}
+	if r.verdict != "CONT" {
+		c.forget(id)
+	}
+	return nil
 }
 
-// fail ends the connection; the first reason stands.
+// forget ends the waiting for replies to a question. It is called with mu held.
+func (c *dovecotConn) forget(id uint32) {
+	delete(c.waiting, id)
+	if c.retired && len(c.waiting) == 0 {
+		c.close(errRetired)
+	}
+}
+
+// retire is called when the connection has its age.
+func (c *dovecotConn) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retired = true
+	c.forget(0)
+}
+
+// fail ends the connection.
 func (c *dovecotConn) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.close(err)
+}
+
+// close ends the connection; the first reason stands. It is called with mu held.
+func (c *dovecotConn) close(err error) {
 	if c.err == nil {
 		c.err = err
 		c.conn.Close()
@@ -248,11 +277,11 @@ func (c *dovecotConn) fail(err error) {
 	}
 }
 
-// ended tells that the connection is of no more use.
+// ended tells that the connection takes no more questions.
 func (c *dovecotConn) ended() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err != nil
+	return c.err != nil || c.retired
 }
 
 // reply is what Dovecot says of a question: OK, FAIL or CONT.
@@ -284,61 +313,24 @@ func parseReply(line string) (id uint32, r reply, err error) {
 		data, _, _ := strings.Cut(rest, "\t")
 		return uint32(n), reply{verdict: verdict, data: data}, nil
 	case "OK", "FAIL":
-		fields, err := parseFields(rest)
-		return uint32(n), reply{verdict: verdict, fields: fields}, err
+		return uint32(n), reply{verdict: verdict, fields: parseFields(rest)}, nil
 	}
 	return 0, reply{}, errors.New("a line that is no reply")
 }
 
 // parseFields reads KEY=VALUE and KEY, with tabs between, of which version 2.3 sends too many. The last of two counts, as it does
 // for Dovecot's own clients.
-func parseFields(text string) (map[string]string, error) {
+func parseFields(text string) map[string]string {
 	fields := make(map[string]string)
 	for field := range strings.SplitSeq(text, "\t") {
 		key, value, _ := strings.Cut(field, "=")
-		value, err := unescapeTabs(value)
-		if err != nil {
-			return nil, err
-		}
-		fields[key] = value
+		fields[key] = fromField.Replace(value)
 	}
-	return fields, nil
+	return fields
 }
 
-// escapes are the octets that cannot stand in a field, and what stands there behind \001.
-var escapes = map[byte]byte{0: '0', 1: '1', '\t': 't', '\r': 'r', '\n': 'n'}
-
-func escapeTabs(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if escaped, ok := escapes[s[i]]; ok {
-			b.WriteByte(1)
-			b.WriteByte(escaped)
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-// unescapeTabs is the reverse. Anything else behind \001 stands for itself.
-func unescapeTabs(s string) (string, error) {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c == 1 {
-			if i++; i == len(s) {
-				return "", errors.New("a field that ends too soon")
-			}
-			c = s[i]
-			for plain, escaped := range escapes {
-				if escaped == c {
-					c = plain
-					break
-				}
-			}
-		}
-		b.WriteByte(c)
-	}
-	return b.String(), nil
-}
+// How values are written in fields. What is not well escaped keeps its control character, which no name may have.
+var (
+	toField   = strings.NewReplacer("\x00", "\x010", "\x01", "\x011", "\t", "\x01t", "\r", "\x01r", "\n", "\x01n")
+	fromField = strings.NewReplacer("\x010", "\x00", "\x011", "\x01", "\x01t", "\t", "\x01r", "\r", "\x01n", "\n")
+)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,22 +30,23 @@ func socketServer(t testing.TB, serve func(c net.Conn, number int)) (path string
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	var all sync.WaitGroup
+	all.Go(func() {
 		for number := 1; ; number++ {
 			c, err := listener.Accept()
 			if err != nil {
 				return
 			}
 			_ = c.SetDeadline(time.Now().Add(patience))
-			serve(c, number)
-			c.Close()
+			all.Go(func() {
+				serve(c, number)
+				c.Close()
+			})
 		}
-	}()
+	})
 	t.Cleanup(func() {
 		listener.Close()
-		<-done
+		all.Wait()
 	})
 	return path
 }
