@@ -1,0 +1,81 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestSQLFrontend: a database says who lives where, whose password is right and who may use which service. Its word holds from one
+// login to the next, and while it is down nobody is told that his password is wrong.
+func TestSQLFrontend(t *testing.T) {
+	t.Parallel()
+	db := startPostgres(t)
+	db.exec(t, `CREATE TABLE users (username text PRIMARY KEY, password text, host text, sieve boolean DEFAULT true)`,
+		`INSERT INTO users VALUES ('alice@a.example', '{PLAIN}of-the-database', 'store1'), ('bob@b.example', '{PLAIN}of-the-database', 'store2')`)
+	store1 := startDovecot(t, "store1", passwords, "alice@a.example")
+	store2 := startDovecot(t, "store2", passwords, "alice@a.example", "bob@b.example")
+	onBehalf := fmt.Sprintf("login = \"master\"\nlogin_user = %q\nlogin_password = %q", proxyUser, proxyPassword)
+	jd := startJackdaw(t, store1.backend(onBehalf), store2.backend(onBehalf), fmt.Sprintf(`
+[auth]
+verify = "directory"
+[directory.accounts]
+kind = "sql"
+driver = "postgres"
+dsn = %q
+query = "SELECT host, password, sieve FROM users WHERE username = :user"
+cache = "0s"
+cache_missing = "0s"
+[[route]]
+lookup = "accounts"
+`, db.dsn))
+	imap := func(name, user, secret, want string) string {
+		t.Helper()
+		d := jd.imap(name)
+		_, status := d.command("LOGIN " + user + " " + secret)
+		if !strings.HasPrefix(status, want) {
+			t.Errorf("%s with %q is told %q, want %q", user, secret, status, want)
+			return ""
+		}
+		if want != "OK" {
+			return ""
+		}
+		return d.ask(`LIST "" *`)
+	}
+	const right, wrong = "of-the-database", password // a store would take the wrong one
+	if folders := imap("mail.a.example", "alice", right, "OK"); !strings.Contains(folders, store1.folder()) {
+		t.Errorf("alice has %q", folders)
+	}
+	if folders := imap("mail.b.example", "bob", right, "OK"); !strings.Contains(folders, store2.folder()) {
+		t.Errorf("bob has %q", folders)
+	}
+	imap("mail.a.example", "alice", wrong, "NO [AUTHENTICATIONFAILED]")
+	imap("mail.a.example", "bob", right, "NO [AUTHENTICATIONFAILED]")
+	imap("mail.a.example", `"' OR 1=1 -- "`, right, "NO [AUTHENTICATIONFAILED]")
+
+	db.exec(t, "UPDATE users SET sieve = false, host = 'store2' WHERE username = 'alice@a.example'")
+	if folders := imap("mail.a.example", "alice", right, "OK"); !strings.Contains(folders, store2.folder()) {
+		t.Errorf("after her move alice has %q", folders)
+	}
+	sieve := func(secret string) string {
+		d := jd.sieve("mail.a.example")
+		d.send(`AUTHENTICATE "PLAIN" "` + plain("alice", secret) + `"`)
+		return d.until("OK", "NO", "BYE")
+	}
+	refused, denied := sieve(right), sieve(wrong)
+	if !strings.HasPrefix(refused, "NO ") || !strings.HasPrefix(denied, "NO ") || refused == denied {
+		t.Errorf("without the permission alice is told %q, and with a wrong password %q", refused, denied)
+	}
+	jd.logged(t, "login failed", `"service":"sieve"`, "sieve is not permitted in the database")
+	jd.logged(t, "login failed", `"service":"sieve"`, "the password is wrong")
+
+	db.fail()
+	imap("mail.a.example", "alice", right, unavailable)
+	imap("mail.a.example", "alice", wrong, unavailable)
+	jd.logged(t, "login failed", "asking the database", "connection refused")
+	db.restart(t)
+	imap("mail.a.example", "alice", right, "OK")
+	if strings.Contains(jd.Log(), right) || strings.Contains(jd.Log(), proxyPassword) {
+		t.Error("the log has a password")
+	}
+}
