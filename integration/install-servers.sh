@@ -4,9 +4,9 @@
 # one line and exits 0: the tests then skip.
 #
 # Dovecot and the clients are installed by apt. Only unpacked, and so without any configuration, are Cyrus, whose packages exclude
-# Dovecot's, Postfix and MariaDB, whose packages would push out this machine's own mail server and its MySQL, and PostgreSQL, whose
-# package makes a database. Tests know by $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a
-# failure and not a skip.
+# Dovecot's, Postfix and MariaDB, whose packages would push out this machine's own mail server and its MySQL, PostgreSQL, whose
+# package makes a database, and OpenLDAP and nginx. Tests know by $JACKDAW_SERVERS/installed that this script has run; a server that
+# is missing then is a failure and not a skip.
 set -eu
 
 dir=${JACKDAW_SERVERS:-/opt/jackdaw-servers}
@@ -21,6 +21,8 @@ packages='
 cyrus='cyrus-common cyrus-imapd cyrus-pop3d cyrus-murder'
 postfix='postfix'
 mariadb='mariadb-server-core'
+openldap='slapd'
+nginx='nginx libnginx-mod-mail'
 
 notice() {
 	echo "install-servers.sh: $1; tests with real servers will be skipped" >&2
@@ -82,7 +84,7 @@ postgres() {
 needs() {
 	# shellcheck disable=SC2086 # a list of names
 	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $cyrus $postfix \
-		$mariadb "$(postgres)" |
+		$mariadb "$(postgres)" $openldap $nginx |
 		sed -n 's/^  Depends: \(lib[a-z0-9.+-]*\)$/\1/p' | sort -u
 }
 
@@ -111,7 +113,8 @@ unpack() {
 
 all() {
 	# shellcheck disable=SC2086 # lists of names
-	add && unpack cyrus $cyrus && unpack postfix $postfix && unpack mariadb $mariadb && unpack postgres "$(postgres)"
+	add && unpack cyrus $cyrus && unpack postfix $postfix && unpack mariadb $mariadb && unpack postgres "$(postgres)" &&
+		unpack openldap $openldap && unpack nginx $nginx
 }
 
 # The package lists may be missing or old: they are fetched when a first try without has failed.
@@ -127,4 +130,4 @@ id cyrus >/dev/null 2>&1 ||
 	notice 'the user cyrus cannot be made'
 
 echo "$stamp" >"$dir/installed"
-echo "install-servers.sh: servers and clients are installed, Cyrus, Postfix and the databases below $dir" >&2
+echo "install-servers.sh: servers and clients are installed, some of them below $dir" >&2

@@ -67,6 +67,9 @@ func (d *ldapDirectory) Close() {
 
 // Lookup finds the entry of a user, and then binds as it. What an entry refuses is told to those alone who know its password.
 func (d *ldapDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
+	if checkText(q.User) != nil {
+		return Answer{}, ErrNotFound // a server would pass over NUL, and find somebody else: RFC 4518 section 2.2
+	}
 	ctx, cancel := bounded(ctx, d.open, d.config.Timeout)
 	defer cancel()
 	entry, err := d.search(ctx, q)
