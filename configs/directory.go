@@ -37,7 +37,7 @@ type Directory struct {
 	// DirectoryMUPDATE User is the name to log in with; default: none, as a master allows that trusts our address.
 	Backend string `toml:"backend"`
 	User    string `toml:"user"`
-	// Services maps a service to the attribute that permits it: absent, "0" and "FALSE" refuse.
+	// Services maps a service to the attribute that permits it: "1", "TRUE" and "yes" do, "0", "FALSE", "no" and none refuse.
 	Services map[Service]string `toml:"services"`
 
 	// URL and Headers are for DirectoryHTTP, nginx's auth_http protocol. {listen_port} in a header is the port that the client
@@ -129,7 +129,9 @@ func (q *Directory) checkValues(d *decoder, n *node) {
 			d.errorf(value, "%s: %s", value.path, err)
 		}
 	}
-	if value := n.get("url"); value != nil && !isURL(q.URL, "http", "https") {
+	if value := n.get("url"); value != nil && strings.Contains(q.URL, "@") {
+		d.errorf(value, "%s: a name or password cannot stand in a URL; a secret can be one of the headers", value.path)
+	} else if value != nil && !isURL(q.URL) {
 		d.errorf(value, `%s: %q is no URL such as "http://127.0.0.1:9000/auth"`, value.path, q.URL)
 	}
 	q.checkHeaders(d, n.get("headers"))
@@ -148,9 +150,9 @@ func (q *Directory) checkValues(d *decoder, n *node) {
 	d.canonical(n.at("copy"), &q.Copy, d.relative)
 }
 
-func isURL(s string, schemes ...string) bool {
+func isURL(s string) bool {
 	u, err := url.Parse(s)
-	return err == nil && slices.Contains(schemes, u.Scheme) && u.Host != "" && u.User == nil
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
 }
 
 // checkHeaders refuses what is no header, and those that say what the protocol or HTTP itself says there.

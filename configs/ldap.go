@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/url"
 	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // ldapSocket is where OpenLDAP's libraries look for a server by "ldapi:///".
@@ -20,11 +22,14 @@ func LDAPServer(s string) (server Address, implicit bool, err error) {
 		server, err = ldapUnix(rest)
 		return server, false, err
 	}
+	if strings.Contains(rest, "@") {
+		return Address{}, false, errNamedURL
+	}
 	u, err := url.Parse(s)
 	if err != nil || ports[scheme] == "" || u.Hostname() == "" {
 		return Address{}, false, fmt.Errorf(`%q is no URL such as "ldap://127.0.0.1"`, s)
 	}
-	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 		return Address{}, false, fmt.Errorf("%q: only a host and a port stand here; the rest has keys of its own", s)
 	}
 	port := u.Port()
@@ -37,6 +42,9 @@ func LDAPServer(s string) (server Address, implicit bool, err error) {
 	}
 	return address.(Address), scheme == "ldaps", nil
 }
+
+// errNamedURL does not show the URL, in which a password may be.
+var errNamedURL = errors.New("a name or password cannot stand in a URL; it has keys of its own")
 
 // ldapUnix reads the rest of "ldapi:///path", or of "ldapi://%2Fpath" as OpenLDAP writes it.
 func ldapUnix(rest string) (Address, error) {
@@ -54,7 +62,7 @@ func ldapUnix(rest string) (Address, error) {
 func (q *Directory) checkLDAP(d *decoder, n *node) {
 	plain, wrapped := false, false // servers that STARTTLS is for, and those that speak TLS at once
 	for i, item := range n.get("urls").list() {
-		if i >= len(q.URLs) || q.URLs[i] == "" {
+		if item.kind != unstable.String {
 			continue // reported already
 		}
 		server, implicit, err := LDAPServer(q.URLs[i])
@@ -77,6 +85,6 @@ func (q *Directory) checkLDAP(d *decoder, n *node) {
 		d.errorf(n.at("tls_ca"), `%s.tls_ca is of no use without TLS; say starttls = true, or "ldaps://"`, n.path)
 	}
 	if (q.BindDN == "") != (q.BindPassword == "") {
-		d.errorf(n, "%s: bind_dn and bind_password belong together", n.path)
+		d.errorf(n.at("bind_dn"), "%s: bind_dn and bind_password belong together", n.path)
 	}
 }

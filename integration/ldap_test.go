@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"jackdaw/backends/directories"
 	"jackdaw/configs"
 )
@@ -23,23 +21,10 @@ func (s *openldap) config(urls ...string) configs.Directory {
 	}
 }
 
-func openDirectory(t testing.TB, c configs.Directory) directories.Directory {
-	t.Helper()
-	d, err := directories.Open("people", c, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.Close)
-	return d
-}
-
 // looked is how a directory answers to a name, and to a password where there is one.
 func looked(t testing.TB, d directories.Directory, service configs.Service, user, secret string) string {
 	t.Helper()
-	local, domain, _ := strings.Cut(user, "@")
-	answer, err := d.Lookup(t.Context(), directories.Query{
-		User: user, Local: local, Domain: domain, Service: service, Mechanism: "PLAIN", Secret: secret, Verify: secret != "",
-	})
+	answer, err := d.Lookup(t.Context(), attempt(user, secret, service))
 	switch {
 	case errors.Is(err, directories.ErrNotFound):
 		return "unknown"

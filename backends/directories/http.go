@@ -121,7 +121,7 @@ func (d *httpDirectory) ask(ctx context.Context, q Query) (Answer, time.Duration
 	return judge(response.Header, q)
 }
 
-// question makes the headers as nginx 1.29 writes them.
+// question makes the headers that nginx would write.
 func (d *httpDirectory) question(q Query) http.Header {
 	h := http.Header{"User-Agent": nil} // nginx sends none
 	set := func(name, value string) { h[name] = []string{value} }

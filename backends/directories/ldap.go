@@ -131,7 +131,17 @@ func (d *ldapDirectory) read(entry *ldap.Entry, service configs.Service) (answer
 	if !asked {
 		attribute, asked = d.config.Services[service.Protocol()]
 	}
-	if asked && !permits(entry.GetEqualFoldAttributeValues(attribute)) {
+	if !asked {
+		return answer, nil
+	}
+	value, err := onlyValue(entry, attribute)
+	permitted, known := permission(value)
+	switch {
+	case err != nil:
+		return Answer{}, err
+	case !known:
+		return Answer{}, fmt.Errorf("attribute %s says neither yes nor no", attribute)
+	case !permitted:
 		answer.Refuse = fmt.Sprintf("attribute %s of %q does not permit %s", attribute, entry.DN, service)
 	}
 	return answer, nil
@@ -153,11 +163,6 @@ func onlyValue(entry *ldap.Entry, attribute string) (string, error) {
 		return "", fmt.Errorf("attribute %s %w", attribute, err)
 	}
 	return values[0], nil
-}
-
-// permits tells of the values of an attribute whether they permit a service: all must, and there must be one.
-func permits(values []string) bool {
-	return len(values) > 0 && !slices.ContainsFunc(values, func(v string) bool { return v == "0" || strings.EqualFold(v, "FALSE") })
 }
 
 // verify binds as an entry.
