@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"jackdaw/backends/directories/passwords"
 	"jackdaw/configs"
 )
 
@@ -25,7 +26,7 @@ var filePoll = 2 * time.Second
 //
 //	# name            backend   and perhaps more
 //	anna@a.example    store1
-//	bob@a.example     store2    user=robert only=imap,submission
+//	bob@a.example     store2    user=robert only=imap,submission password={SSHA}...
 //	@b.example        farm
 //
 // The line of the user decides, or else that of the domain. It is held in memory, and read again when it changes. A file
@@ -101,7 +102,7 @@ func (d *fileDirectory) look() {
 var errNoFile = errors.New("the directory's file could not be read yet")
 
 // Lookup finds the line of a user.
-func (d *fileDirectory) Lookup(_ context.Context, q Query) (Answer, error) {
+func (d *fileDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 	all := d.entries.Load()
 	if all == nil {
 		return Answer{}, errNoFile
@@ -117,10 +118,18 @@ func (d *fileDirectory) Lookup(_ context.Context, q Query) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	if q.Verify {
-		return Answer{}, errors.New("a directory of kind \"file\" has no passwords")
-	}
 	answer := Answer{Backend: entry.backend, User: entry.user}
+	if q.Verify {
+		if entry.password == "" {
+			return Answer{}, ErrDenied
+		}
+		if answer.Verified, err = passwords.Verify(ctx, entry.password, q.Secret); err != nil {
+			return Answer{}, err
+		}
+		if !answer.Verified {
+			return Answer{}, ErrDenied
+		}
+	}
 	if len(entry.only) > 0 && !slices.Contains(entry.only, q.Service) && !slices.Contains(entry.only, q.Service.Protocol()) {
 		answer.Refuse = "not permitted in the directory's file"
 	}
@@ -161,7 +170,9 @@ func readEntries(path string) (entries, error) {
 type entry struct {
 	backend string
 	user    string
-	only    []configs.Service // empty: all
+	// password is what is stored of it, in a form of package passwords; "" is nobody's.
+	password string
+	only     []configs.Service // empty: all
 }
 
 func parseEntry(rest string) (e entry, err error) {
@@ -176,6 +187,8 @@ func parseEntry(rest string) (e entry, err error) {
 		switch {
 		case key == "user" && value != "":
 			e.user = value
+		case key == "password" && value != "":
+			e.password = value
 		case key == "only" && value != "":
 			for name := range strings.SplitSeq(value, ",") {
 				if !configs.Service(name).Known() {
@@ -184,7 +197,7 @@ func parseEntry(rest string) (e entry, err error) {
 				e.only = append(e.only, configs.Service(name))
 			}
 		default:
-			return e, fmt.Errorf(`%q is neither user=NAME nor only=SERVICE, with a comma between services`, flag)
+			return e, fmt.Errorf(`%q is not user=NAME, password=HASH or only=SERVICE, with a comma between services`, flag)
 		}
 	}
 	return e, nil

@@ -76,6 +76,32 @@ cyrus             store1
 	}
 }
 
+// The password stands in the line of the user, and that of a domain has none.
+func TestFileVerifies(t *testing.T) {
+	d, _ := openFile(t, "anna@a.example store1 password={PLAIN}secret=1\nbob@a.example store1\nodd@a.example store1 password={NONE}x\n@b.example farm\n", zap.NewNop())
+	for _, tt := range []struct {
+		user, domain, secret string
+		err                  error
+	}{
+		{"anna", "a.example", "secret=1", nil},
+		{"anna", "a.example", "secret", ErrDenied},
+		{"bob", "a.example", "secret", ErrDenied},
+		{"bob", "a.example", "", ErrDenied},
+		{"eve", "b.example", "secret", ErrDenied},
+		{"eve", "c.example", "secret", ErrNotFound},
+	} {
+		q := Query{User: tt.user + "@" + tt.domain, Local: tt.user, Domain: tt.domain, Secret: tt.secret, Verify: true, Service: configs.IMAP}
+		answer, err := d.Lookup(t.Context(), q)
+		if !errors.Is(err, tt.err) || (err == nil) != answer.Verified {
+			t.Errorf("%s with %q: %+v, %v; want %v", q.User, tt.secret, answer, err, tt.err)
+		}
+	}
+	odd := Query{User: "odd@a.example", Local: "odd", Domain: "a.example", Secret: "x", Verify: true, Service: configs.IMAP}
+	if _, err := d.Lookup(t.Context(), odd); err == nil || errors.Is(err, ErrDenied) {
+		t.Errorf("a hash that nobody knows: %v", err)
+	}
+}
+
 // A file that is broken, or not there, changes nothing; before there was one, nobody is unknown.
 func TestFileChanges(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
