@@ -131,6 +131,11 @@ func testWebCyradm(t *testing.T, db *database) {
 	says(t, d, attempt("anna", "secret", configs.Sieve), anna, nil)
 	says(t, d, attempt("bob", "secret", configs.Submission), directories.Answer{User: "bob", Verified: true}, nil)
 	says(t, d, attempt("anna", "5ebe2294ecd0e0f08eab7690d2a6ee69", configs.Sieve), directories.Answer{}, directories.ErrDenied)
+	if db.driver == "postgres" {
+		c := db.example(t, "web-cyradm")
+		c.DSN += "&default_query_exec_mode=exec" // for a PgBouncer
+		says(t, openDirectory(t, c), attempt("anna", "secret", configs.Sieve), anna, nil)
+	}
 
 	for column, services := range map[string][]configs.Service{"imap": {configs.IMAP, configs.IMAPS}, "pop": {configs.POP3, configs.POP3S},
 		"sieve": {configs.Sieve}, "smtpauth": {configs.Submission, configs.Submissions}, "smtp": {configs.LMTP}} {
@@ -155,14 +160,16 @@ func testDovecotUsers(t *testing.T, db *database) {
 		`INSERT INTO users (username, domain, password, host) VALUES
 		('anna', 'a.example', '{SSHA}vkuVUmlSzXMb9QzhYVV65pCOLgg/hIqf', 'store1.example'), ('anna', 'b.example', NULL, '192.0.2.7:143'),
 		('müller', 'a.example', '{PLAIN}secret', NULL)`)
-	d := openDirectory(t, db.example(t, "Dovecot"))
+	d := openDirectory(t, db.example(t, "A table made for Dovecot"))
 	says(t, d, attempt("anna@a.example", "secret", configs.IMAP), directories.Answer{Backend: "store1.example", Verified: true}, nil)
 	says(t, d, attempt("anna@b.example", "", configs.LMTP), directories.Answer{Backend: "192.0.2.7:143"}, nil)
 	says(t, d, attempt("anna@b.example", "secret", configs.IMAP), directories.Answer{}, directories.ErrDenied)
 	says(t, d, attempt("müller@a.example", "secret", configs.IMAP), directories.Answer{Verified: true}, nil)
 	says(t, d, attempt("anna@c.example", "secret", configs.IMAP), directories.Answer{}, directories.ErrNotFound)
 
-	c := db.example(t, "Dovecot")
+	c := db.example(t, "A table made for Dovecot")
+	c.Query = "SELECT CONCAT('{PLAIN}', username) AS password FROM users WHERE username = :local AND domain = :domain"
+	says(t, openDirectory(t, c), attempt("anna@a.example", "anna", configs.IMAP), directories.Answer{Verified: true}, nil)
 	c.Query = "SELECT host FROM users WHERE username = :local"
 	if _, err := openDirectory(t, c).Lookup(t.Context(), attempt("anna", "", configs.IMAP)); err == nil || !strings.Contains(err.Error(), "several rows") {
 		t.Errorf("two rows: %v", err)

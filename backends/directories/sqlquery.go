@@ -36,7 +36,7 @@ var sqlParameters = map[string]func(q Query) any{
 		if !q.Client.IsValid() {
 			return nil // NULL: an address in a column of addresses cannot be empty
 		}
-		return q.Client.Unmap().String()
+		return q.Client.Unmap().WithZone("").String() // databases know no zones
 	},
 }
 
