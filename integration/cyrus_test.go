@@ -15,6 +15,7 @@ import (
 
 // cyrusKind is what a Cyrus can be like.
 type cyrusKind struct {
+	host       string // its address; default: a new one
 	servername string // default: cyrusDomain
 	extra      string // more lines for imapd.conf
 }
@@ -29,11 +30,14 @@ func startCyrus(t testing.TB, name string, users ...string) *store {
 
 func (k cyrusKind) start(t testing.TB, name string, users ...string) *store {
 	t.Helper()
+	if k.host == "" {
+		k.host = newHost()
+	}
 	c := &cyrus{
 		tree:       filepath.Join(needServers(t), "cyrus"),
 		servername: cmp.Or(k.servername, cyrusDomain),
 		store: &store{
-			name: name, dir: serverDir(t), host: newHost(), user: "{local}", services: []string{"imap", "sieve"},
+			name: name, dir: serverDir(t), host: k.host, user: "{local}", services: []string{"imap", "sieve"},
 		},
 	}
 	domains := "off"

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ const portMUPDATE = "13905"
 type murder struct {
 	*cyrus
 	stores [2]*store
+	names  [2]string // of the stores, in the list
 }
 
 const mupdateImapdConfig = `
@@ -49,9 +51,19 @@ EVENTS {
 }
 `
 
+// murderKind is what a Murder can be like.
+type murderKind struct {
+	byAddress bool // the stores are known by their addresses: so they find each other, and can move users by themselves
+}
+
 // startMurder runs a Murder of two stores, store1 and store2, until the test ends. Anna, John and bob@b.example have their mail on
 // the first, carol and dave@b.example on the second, where the others have accounts, too.
 func startMurder(t testing.TB) *murder {
+	t.Helper()
+	return murderKind{}.start(t)
+}
+
+func (k murderKind) start(t testing.TB) *murder {
 	t.Helper()
 	m := &murder{cyrus: &cyrus{
 		tree: filepath.Join(needServers(t), "cyrus"), servername: "mupdate.example",
@@ -82,11 +94,17 @@ func startMurder(t testing.TB) *murder {
 	}
 	m.restart()
 	member := fmt.Sprintf("mupdate_server: %s:%s\nmupdate_username: %s\nmupdate_authname: %[3]s\nmupdate_password: %s\n"+
-		"postuser: post\n", m.host, portMUPDATE, proxyUser, proxyPassword)
-	m.stores[0] = cyrusKind{"store1", member}.start(t, "store1", "anna", "john.doe", "bob@b.example")
-	m.stores[1] = cyrusKind{"store2", member}.start(t, "store2", "carol", "dave@b.example")
-	for _, user := range []string{"anna", "john.doe", "bob@b.example"} {
-		(&cyrus{store: m.stores[1], servername: "store2"}).addPassword(t, user, password)
+		"postuser: post\nallowusermoves: yes\nproxy_authname: cyrus\nproxy_password: %s\n", m.host, portMUPDATE, proxyUser, proxyPassword, password)
+	users := [2][]string{{"anna", "john.doe", "bob@b.example"}, {"carol", "dave@b.example"}}
+	for i, name := range []string{"store1", "store2"} {
+		host := newHost()
+		if m.names[i] = name; k.byAddress {
+			m.names[i] = net.JoinHostPort(host, portIMAP)
+		}
+		m.stores[i] = cyrusKind{host, m.names[i], member}.start(t, name, users[i]...)
+	}
+	for _, user := range users[0] {
+		(&cyrus{store: m.stores[1], servername: m.names[1]}).addPassword(t, user, password)
 	}
 	return m
 }
@@ -136,7 +154,7 @@ func placed(t testing.TB, d directories.Directory, address string) string {
 // TestMurderFollowed: the list of a real master is followed, by the names that Cyrus has inside, and holds when the master dies.
 func TestMurderFollowed(t *testing.T) {
 	t.Parallel()
-	m := startMurder(t)
+	m := murderKind{byAddress: true}.start(t)
 	copy := filepath.Join(t.TempDir(), "murder")
 	d := openMurder(t, m.config(copy))
 	await := func(address, want string) {
@@ -144,92 +162,79 @@ func TestMurderFollowed(t *testing.T) {
 		eventually(t, address+" is at "+want, func() bool { return placed(t, d, address) == want })
 	}
 	unknown := directories.ErrNotFound.Error()
-	await("anna", "store1")
 	for address, want := range map[string]string{
-		"john.doe": "store1", "bob@b.example": "store1", "carol@" + cyrusDomain: "store2", "dave@b.example": "store2",
-		"anna@b.example": unknown, "eve": unknown, "john": unknown, "anna/Sent": unknown,
+		"anna": m.names[0], "john.doe": m.names[0], "bob@b.example": m.names[0], "carol@" + cyrusDomain: m.names[1],
+		"dave@b.example": m.names[1], "anna@b.example": unknown, "eve": unknown, "john": unknown, "anna/Sent": unknown,
 	} {
-		await(address, want)
+		if got := placed(t, d, address); got != want {
+			t.Errorf("%s is at %s, want %s", address, got, want)
+		}
 	}
 
 	one, two := m.admin(t, 0), m.admin(t, 1)
 	two.ask("CREATE info/sales.v1")
-	await("post+info/sales.v1", "store2")
+	await("post+info/sales.v1", m.names[1])
+	one.ask("XFER user/anna " + m.names[1])
+	began := time.Now()
+	await("anna", m.names[1])
+	t.Logf("followed after %v", time.Since(began))
 	one.ask("SETACL user/john.doe cyrus lrswipkxtecda")
 	one.ask("DELETE user/john.doe")
 	await("john.doe", unknown)
-	two.ask("CREATE user/john.doe")
-	began := time.Now()
-	await("john.doe", "store2")
-	t.Logf("followed after %v", time.Since(began))
 
 	eventually(t, "a copy is written", func() bool {
 		_, err := os.Stat(copy)
 		return err == nil
 	})
 	m.fail(t)
-	for address, want := range map[string]string{"john.doe": "store2", "anna": "store1", "eve": unknown} {
-		await(address, want)
+	for address, want := range map[string]string{"john.doe": unknown, "anna": m.names[1]} {
+		if got := placed(t, d, address); got != want {
+			t.Errorf("without a master, %s is at %s, want %s", address, got, want)
+		}
 	}
 	d.Close()
 	d = openMurder(t, m.config(copy))
-	if got := placed(t, d, "john.doe"); got != "store2" {
+	if got := placed(t, d, "anna"); got != m.names[1] {
 		t.Errorf("after a restart without a master: %s", got)
 	}
 	m.restart()
-	three := m.admin(t, 0)
-	three.ask("CREATE user/eve")
-	await("eve", "store1")
+	m.admin(t, 0).ask("CREATE user/eve")
+	await("eve", m.names[0])
 }
 
-// TestMurderFrontend: jackdaw is a frontend of the Murder, for logins and for mail, and one user after another is moved below it.
-func TestMurderFrontend(t *testing.T) {
+// TestMurderNames: whatever Cyrus makes of a name, the user is let in and gets mail, and mail for a shared mailbox comes to its
+// store.
+func TestMurderNames(t *testing.T) {
 	t.Parallel()
 	m := startMurder(t)
-	parts := []string{fmt.Sprintf("[directory.murder]\nkind = \"mupdate\"\nserver = %q\ntls = \"starttls\"\ntls_ca = %q\nuser = %q\npassword = %q\n",
-		m.at(portMUPDATE), m.file("ca.pem"), proxyUser, proxyPassword), "[[route]]\nlookup = \"murder\"\n"}
+	one, two := m.stores[0], m.stores[1]
+	parts := []string{m.lookup(filepath.Join(t.TempDir(), "murder"))}
 	for _, s := range m.stores {
-		parts = append(parts, s.serving("imap", "sieve").backend(fmt.Sprintf("lmtp = %q", "unix:"+s.lmtpSocket())))
+		parts = append(parts, s.backend(fmt.Sprintf("lmtp = %q", "unix:"+s.lmtpSocket())))
 	}
-	jd := frontend{users: "unqualified = [\"anna\", \"john.doe\", \"carol\"]\n"}.start(t, parts...)
-	for user, folder := range map[string]string{
-		"anna": m.stores[0].folder(), "john.doe": m.stores[0].folder(), "bob@b.example": m.stores[0].folder(),
-		"carol": m.stores[1].folder(), "dave@b.example": m.stores[1].folder(),
+	jd := startJackdaw(t, parts...)
+	for user, s := range map[string]*store{
+		"anna@" + cyrusDomain: one, "john.doe@" + cyrusDomain: one, "bob@b.example": one, "carol@" + cyrusDomain: two, "dave@b.example": two,
 	} {
-		if folders := jd.folders(t, "mail.a.example", user); !strings.Contains(folders, folder) {
-			t.Errorf("%s has no %s: %s", user, folder, folders)
+		if folders := jd.folders(t, "mail.a.example", user); !strings.Contains(folders, s.folder()) {
+			t.Errorf("%s has no %s: %s", user, s.folder(), folders)
 		}
 	}
 
-	one, two := m.admin(t, 0), m.admin(t, 1)
-	two.ask("CREATE info/sales.v1")
-	two.ask("SETACL info/sales.v1 anyone p")
-	recipients := []string{
-		"anna@" + cyrusDomain, "john.doe@" + cyrusDomain, "post+info/sales.v1@" + cyrusDomain, "eve@" + cyrusDomain,
-		"dave@b.example", "anna@b.example", "post@" + cyrusDomain, "carol+Only-on-store2@" + cyrusDomain,
-	}
+	admin := m.admin(t, 1)
+	admin.ask("CREATE info/sales.v1")
+	admin.ask("SETACL info/sales.v1 anyone p")
+	shared := "post+info/sales.v1@" + cyrusDomain
 	eventually(t, "the shared mailbox takes mail", func() bool {
-		return strings.HasPrefix(jd.courier(t).deliver("Try", "sender@s.example", "post+info/sales.v1@"+cyrusDomain)[0], "250 ")
+		return strings.HasPrefix(jd.courier(t).deliver("Try", "sender@s.example", shared)[0], "250 ")
 	})
-	verdicts(t, jd.courier(t).deliver("Deliver", "sender@s.example", recipients...),
-		"250 ", "250 ", "250 ", "550 ", "250 ", "550 ", "550 ", "250 ")
-	if n := m.stores[1].found(t, "carol", "INBOX", "Deliver"); n != 1 {
-		t.Errorf("carol has %d messages", n)
+	verdicts(t, jd.courier(t).deliver("Deliver", "sender@s.example",
+		"anna@"+cyrusDomain, "john.doe@"+cyrusDomain, shared, "eve@"+cyrusDomain, "dave@b.example", "anna@b.example",
+		"post@"+cyrusDomain, "post+info@"+cyrusDomain, "carol+Only-on-store2@"+cyrusDomain),
+		"250 ", "250 ", "250 ", "550 ", "250 ", "550 ", "550 ", "550 ", "250 ")
+	admin.ask("SETACL info/sales.v1 cyrus lr")
+	admin.ask("SELECT info/sales.v1")
+	if found := admin.ask("SEARCH SUBJECT Deliver"); strings.TrimSpace(found) == "* SEARCH" {
+		t.Error("nothing has come to the shared mailbox")
 	}
-
-	one.ask("SETACL user/anna cyrus lrswipkxtecda")
-	one.ask("DELETE user/anna")
-	two.ask("CREATE user/anna")
-	two.ask("CREATE user/anna/Moved")
-	eventually(t, "anna is let in on the other store", func() bool {
-		d := jd.imap("mail.a.example")
-		defer d.conn.Close()
-		_, status := d.command("LOGIN anna " + password)
-		return strings.HasPrefix(status, "OK") && strings.Contains(d.ask(`LIST "" *`), "Moved")
-	})
-	m.fail(t)
-	if folders := jd.folders(t, "mail.a.example", "anna"); !strings.Contains(folders, "Moved") {
-		t.Errorf("anna has %s", folders)
-	}
-	verdicts(t, jd.courier(t).deliver("Without a master", "sender@s.example", recipients[:4]...), "250 ", "250 ", "250 ", "550 ")
 }
