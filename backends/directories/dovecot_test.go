@@ -281,6 +281,17 @@ func TestDovecotIsLate(t *testing.T) {
 	}
 }
 
+// Replies that run ahead have no place.
+func TestDovecotTalksTooMuch(t *testing.T) {
+	c := &dovecotConn{last: 1, waiting: map[uint32]chan reply{1: make(chan reply, 1)}}
+	if err := c.take("CONT\t1\t"); err != nil {
+		t.Error(err)
+	}
+	if err := c.take("OK\t1"); err == nil {
+		t.Error("nobody minds two replies to one question")
+	}
+}
+
 // A Dovecot that hangs says nothing of the password: before the handshake, in it, behind it, or when it does not even read.
 func TestDovecotHangs(t *testing.T) {
 	for _, talk := range []func(s *authServer, _ int){
