@@ -100,11 +100,11 @@ func (r *Router) Trace(ctx context.Context, q Query) (Placement, []Step, error) 
 	for _, route := range r.routes {
 		step := Step{Route: route, Mismatch: mismatch(route, q)}
 		answer := known
-		if step.Mismatch == "" && route.Lookup != "" {
+		if step.Mismatch == "" && route.Lookup != "" && known.Backend == "" {
 			began := time.Now()
 			answer, step.Err = r.ask(ctx, route.Lookup, q)
+			answer = answer.Or(known)
 			step.Answer, step.Took = &answer, time.Since(began)
-			answer.Verified = answer.Verified || known.Verified
 		}
 		steps = append(steps, step)
 		switch {

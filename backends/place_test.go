@@ -146,6 +146,29 @@ func TestPlaceVerified(t *testing.T) {
 	}
 }
 
+// What a verifier says of a user holds where the directory says nothing else, and where it names a store nobody else is asked.
+func TestVerifierPlaces(t *testing.T) {
+	for _, test := range []struct {
+		what                string
+		verifier, directory directories.Answer
+		want                string
+	}{
+		{"a name", directories.Answer{User: "al"}, directories.Answer{Backend: "b"}, "b al"},
+		{"another name by the directory", directories.Answer{User: "al"}, directories.Answer{Backend: "b", User: "bert"}, "b bert"},
+		{"a store", directories.Answer{Backend: "127.0.0.1:1"}, directories.Answer{Backend: "b", User: "bert"}, "a alice@x"},
+	} {
+		r := prepared(t, &configs.Config{Auth: configs.Auth{Verify: configs.VerifyDovecot}, Routes: []configs.Route{{Lookup: "accounts"}},
+			Backends: []configs.Backend{backend("a", at("127.0.0.1:1")), backend("b", at("127.0.0.1:2"))}})
+		test.verifier.Verified = true
+		r.verifier = &openVerifier{Directory: &told{answer: test.verifier}}
+		r.directories["accounts"] = &openDirectory{Directory: &told{answer: test.directory}}
+		place, err := r.Place(t.Context(), asked("alice@x", withSecret("PLAIN", "secret")))
+		if err != nil || place.Service.Backend+" "+place.Name != test.want {
+			t.Errorf("%s: %+v, %v; want %s", test.what, place, err, test.want)
+		}
+	}
+}
+
 // A route that verifies nobody lets nobody in where directories verify.
 func TestRouteWithoutDirectory(t *testing.T) {
 	r := prepared(t, &configs.Config{Auth: configs.Auth{Verify: configs.VerifyDirectory}, Routes: []configs.Route{{To: "a"}},

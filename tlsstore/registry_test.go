@@ -183,6 +183,22 @@ func TestChangeCostsNoSearch(t *testing.T) {
 	}
 }
 
+// Watches for the targets of symlinks come last only where there are many directories.
+func TestSymlinkTurnsAmongManyDirectories(t *testing.T) {
+	dir, first, second := t.TempDir(), leafFor(t, "mail.example"), leafFor(t, "mail.example")
+	for i := range few {
+		must(t, os.MkdirAll(filepath.Join(dir, "live", fmt.Sprint(i)), 0o700))
+	}
+	certbotTree(t, dir, "mail.example", "1", first)
+	f := openFixture(t, dir, configs.TLS{Certificates: []string{filepath.Join(dir, "live")}}, quick)
+	f.mustShow("mail.example", first)
+	certbotTree(t, dir, "mail.example", "2", second)
+	f.awaitShow("mail.example", second)
+	write(t, filepath.Join(dir, "archive", "mail.example", "privkey2.pem"), first.KeyPEM)
+	write(t, filepath.Join(dir, "archive", "mail.example", "fullchain2.pem"), first.ChainPEM)
+	f.awaitShow("mail.example", first)
+}
+
 func certbotTree(t *testing.T, dir, name, version string, leaf devca.Leaf) {
 	t.Helper()
 	for file, data := range map[string][]byte{"privkey": leaf.KeyPEM, "fullchain": leaf.ChainPEM} {

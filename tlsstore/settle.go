@@ -196,6 +196,9 @@ func (r *registry) keepOrDrop(p *pair, now time.Time) {
 // lack says what is wrong with the files of a pair that is kept.
 func (r *registry) lack(p *pair) string {
 	for _, f := range []*file{p.chain, p.key} {
+		if f.passed != matters {
+			return f.passed.String()
+		}
 		if f.broken {
 			return r.faults[f]
 		}

@@ -66,8 +66,9 @@ func (w *watcher) add(dir string) {
 	}
 	w.dirs[dir] = true
 	delete(w.former, dir)
-	// A directory that has gone in the meantime is the search's business.
-	if err := w.notifier.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// A directory that has gone in the meantime, or is closed to us, is the search's business.
+	err := w.notifier.Add(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		w.err = err
 	}
 }
@@ -78,7 +79,7 @@ const few = 1000
 // addLater watches a directory for changes of files to which symlinks lead. Programs that renew certificates behind symlinks turn
 // these, for which their own directory is watched; so where there are many, these come first.
 func (w *watcher) addLater(dir string) {
-	if len(w.dirs) < few {
+	if len(w.dirs) < few || w.later == nil { // or no search is under way
 		w.add(dir)
 	} else {
 		w.later[dir] = true

@@ -67,6 +67,9 @@ func (c *cached) Lookup(ctx context.Context, q Query) (Answer, error) {
 // when the first of them has left.
 func (c *cached) ask(ctx context.Context, key string, q Query) (Answer, error) {
 	flight := c.flights.DoChan(key, func() (any, error) {
+		if was, ok := c.recall(key); ok && c.holds(was) { // another has asked just before
+			return was.result()
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.config.Timeout)
 		defer cancel()
 		answer, err := c.Directory.Lookup(ctx, q)
@@ -154,7 +157,7 @@ func (c *cached) back() {
 func (c *cached) key(q Query) string {
 	all := c.config.Kind == configs.DirectoryHTTP
 	asked := string(c.config.Query + c.config.Filter)
-	parts := []string{q.User, string(q.Service)}
+	parts := []string{q.User, q.Domain, string(q.Service)}
 	if all || strings.Contains(asked, ":sni") {
 		parts = append(parts, "sni", q.SNI)
 	}

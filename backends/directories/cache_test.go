@@ -165,6 +165,15 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// A question about a domain alone is about that domain.
+func TestDomainsAreNotMixedUp(t *testing.T) {
+	k := newClock(t, configs.Directory{Kind: configs.DirectorySQL}, zap.NewNop())
+	k.says(Answer{Backend: "store1"}, nil)
+	k.asks(Query{Domain: "a.example"}, "store1", nil, 1)
+	k.says(Answer{}, ErrNotFound)
+	k.asks(Query{Domain: "b.example"}, "", ErrNotFound, 1)
+}
+
 // Many who want to know the same ask once, and go on when the first of them leaves.
 func TestOneQuestionAtATime(t *testing.T) {
 	k := newClock(t, configs.Directory{Kind: configs.DirectorySQL}, zap.NewNop())

@@ -7,6 +7,7 @@
 package directories
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -54,6 +55,15 @@ type Answer struct {
 	Refuse string
 	// Wait is a delay before the answer to the client that the source asks for.
 	Wait time.Duration
+}
+
+// Or completes what a directory says of a user by what a verifier has said of him before.
+func (a Answer) Or(before Answer) Answer {
+	a.User = cmp.Or(a.User, before.User)
+	a.Password = cmp.Or(a.Password, before.Password)
+	a.Refuse = cmp.Or(a.Refuse, before.Refuse)
+	a.Verified = a.Verified || before.Verified
+	return a
 }
 
 // What a directory may answer instead. Any other error is a failure of the world: the source is down, slow or talks
