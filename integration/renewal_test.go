@@ -63,9 +63,6 @@ func (k *kept) stays(t testing.TB, jd *jackdaw, services ...string) {
 // renewTwice renews them all at once, and again: what has been replaced is watched as well.
 func renewTwice(t testing.TB, jd *jackdaw, all []*kept, services ...string) {
 	t.Helper()
-	for _, k := range all {
-		k.stays(t, jd, services...)
-	}
 	for range 2 {
 		for _, k := range all {
 			k.renew(t, jd.ca)
