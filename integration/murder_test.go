@@ -198,7 +198,10 @@ func TestMurderFollowed(t *testing.T) {
 		t.Errorf("after a restart without a master: %s", got)
 	}
 	m.restart()
-	m.admin(t, 0).ask("CREATE user/eve")
+	eventually(t, "the store finds its master again", func() bool {
+		_, status := m.admin(t, 0).command("CREATE user/eve")
+		return strings.HasPrefix(status, "OK")
+	})
 	await("eve", m.names[0])
 }
 
