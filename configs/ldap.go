@@ -74,7 +74,8 @@ func (q *Directory) checkLDAP(d *decoder, n *node) {
 		case server.Network == "tcp":
 			plain = true
 			if !server.local() && n.get("starttls") == nil {
-				d.errorf(item, "%s: %q hears passwords; say starttls = true, or false if they may travel in the clear", item.path, q.URLs[i])
+				d.errorf(item, "%s: %q hears passwords; say starttls = true, or false if they may travel in the clear",
+					item.path, q.URLs[i])
 			}
 		}
 	}

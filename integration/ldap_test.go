@@ -87,9 +87,9 @@ func TestLDAPInjection(t *testing.T) {
 	s := startOpenLDAP(t)
 	d := openDirectory(t, s.config(s.urls()[0]))
 	for _, user := range []string{
-		"*", "*@a.example", "an*a@a.example", "anna@a.example)(objectClass=*", "x)(|(mail=*", "anna@a.example\x00", "\\61nna@a.example",
-		"anna@a.example*", "(anna@a.example", "anna@a.example)", ":user", "%61nna@a.example", "anna@a.example\r\n", "", "ännä@a.example",
-		"anna@a.example\\", "'anna@a.example", `"anna"@a.example`, strings.Repeat("a", 500) + "@a.example",
+		"*", "*@a.example", "an*a@a.example", "anna@a.example)(objectClass=*", "x)(|(mail=*", "anna@a.example\x00",
+		"\\61nna@a.example", "anna@a.example*", "(anna@a.example", "anna@a.example)", ":user", "%61nna@a.example", "anna@a.example\r\n", "",
+		"ännä@a.example", "anna@a.example\\", "'anna@a.example", `"anna"@a.example`, strings.Repeat("a", 500) + "@a.example",
 	} {
 		for _, secret := range []string{"", password} {
 			if got := looked(t, d, configs.IMAP, user, secret); got != "unknown" {
@@ -134,7 +134,7 @@ func TestLDAPServerFails(t *testing.T) {
 	t.Parallel()
 	first, second := startOpenLDAP(t), startOpenLDAP(t)
 	c := first.config(first.urls()[0], second.urls()[0])
-	c.TLSCA, c.Timeout = "", 4*time.Second
+	c.TLSCA, c.Timeout = "", 8*time.Second
 	both := openDirectory(t, c)
 	c.URLs = c.URLs[:1]
 	alone := openDirectory(t, c)

@@ -213,13 +213,17 @@ func sslCipher(suite uint16) string {
 	if !old {
 		return name
 	}
-	return "ECDHE-" + strings.NewReplacer("_WITH", "", "AES_", "AES", "_CBC", "", "POLY1305_SHA256", "POLY1305", "_", "-").Replace(name)
+	shorter := strings.NewReplacer("_WITH", "", "AES_", "AES", "_CBC", "", "POLY1305_SHA256", "POLY1305", "_", "-")
+	return "ECDHE-" + shorter.Replace(name)
 }
+
+// authAnswers are the headers of an answer.
+var authAnswers = []string{"Auth-Status", "Auth-Server", "Auth-Port", "Auth-User", "Auth-Pass", "Auth-Wait", "Auth-Error-Code"}
 
 // judge reads an answer. A wait tells to ask again after it.
 func judge(h http.Header, q Query) (answer Answer, wait time.Duration, err error) {
 	said := make(map[string]string)
-	for _, name := range []string{"Auth-Status", "Auth-Server", "Auth-Port", "Auth-User", "Auth-Pass", "Auth-Wait", "Auth-Error-Code"} {
+	for _, name := range authAnswers {
 		if len(h.Values(name)) > 1 {
 			return Answer{}, 0, fmt.Errorf("the answer has %s twice", name)
 		}

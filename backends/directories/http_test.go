@@ -113,7 +113,8 @@ Client-IP: 192.0.2.5
 Client-Port: 4321
 X-Auth-Key: key`},
 		{"what must be escaped", func(q *Query) {
-			*q = Query{User: "a%b c+ü\"\\@a.example", Secret: " p%0d%0aAuth-User: root\x7fß ", Service: configs.POP3, Mechanism: "LOGIN", Attempt: 1}
+			*q = Query{User: "a%b c+ü\"\\@a.example", Secret: " p%0d%0aAuth-User: root\x7fß "}
+			q.Service, q.Mechanism, q.Attempt = configs.POP3, "LOGIN", 1
 		}, `
 Auth-Login-Attempt: 1
 Auth-Method: plain
@@ -229,7 +230,8 @@ func TestHTTPAnswers(t *testing.T) {
 		{strings.Replace(says("Auth-Status: OK", placedAt1), "HTTP/1.1", "HTTP/1.0", 1), nil, verified},
 		{says("Auth-Status: OK", "Auth-Server: 2001:db8::1", "Auth-Port: 143", "Auth-User: robert", "Auth-Pass: ümaster"), nil,
 			fmt.Sprintf("%+v", Answer{Backend: "[2001:db8::1]:143", User: "robert", Password: "ümaster", Verified: true})},
-		{says("Auth-Status: OK", "Auth-Server: [2001:db8::1]", "Auth-Port: 143"), recipient, fmt.Sprintf("%+v", Answer{Backend: "[2001:db8::1]:143"})},
+		{says("Auth-Status: OK", "Auth-Server: [2001:db8::1]", "Auth-Port: 143"), recipient,
+			fmt.Sprintf("%+v", Answer{Backend: "[2001:db8::1]:143"})},
 		{says("Auth-Status: OK", placedAt1), external, unverified},
 		{says("Auth-Status: OK", placedAt1), func(q *Query) { q.Mechanism, q.Secret = "SCRAM-SHA-256", "" }, unverified},
 		{says("Auth-Status: OK", placedAt1), func(q *Query) { q.Secret, q.Verify = "", true }, "denied, wait 0s"},
@@ -310,8 +312,9 @@ func TestHTTPWait(t *testing.T) {
 		t.Errorf("an hour's wait: %+v, %v", answer, err)
 	}
 	times.Store(0)
-	if answer, err := openHTTP(t, server.URL, nil).Lookup(t.Context(), asked); outcome(answer, err) != "denied, wait 0s" || times.Load() != 3 {
-		t.Errorf("asked %d times: %+v, %v", times.Load(), answer, err)
+	got := outcome(openHTTP(t, server.URL, nil).Lookup(t.Context(), asked))
+	if times := times.Load(); got != "denied, wait 0s" || times != 3 {
+		t.Errorf("asked %d times: %s", times, got)
 	}
 }
 
@@ -360,7 +363,8 @@ func TestHTTPHangs(t *testing.T) {
 	defer server.Close()
 	defer close(release)
 	d := openHTTP(t, server.URL, func(c *configs.Directory) { c.Timeout = 50 * time.Millisecond })
-	if answer, err := d.Lookup(t.Context(), asked); outcome(answer, err) != "temporary" || !strings.Contains(err.Error(), "no answer within 50ms") {
+	answer, err := d.Lookup(t.Context(), asked)
+	if outcome(answer, err) != "temporary" || !strings.Contains(err.Error(), "no answer within 50ms") {
 		t.Errorf("%+v, %v", answer, err)
 	}
 	<-arrived

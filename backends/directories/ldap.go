@@ -93,9 +93,10 @@ var errAmbiguous = errors.New("the filter matches more than one entry")
 
 // search finds the one entry that the filter describes.
 func (d *ldapDirectory) search(ctx context.Context, q Query) (*ldap.Entry, error) {
-	request := ldap.NewSearchRequest(d.config.Base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 2, int(d.config.Timeout/time.Second),
-		false, fillFilter(d.filter, q), d.attributes, nil)
-	request.EnforceSizeLimit = true
+	request := &ldap.SearchRequest{
+		BaseDN: d.config.Base, Scope: ldap.ScopeWholeSubtree, Filter: fillFilter(d.filter, q), Attributes: d.attributes,
+		SizeLimit: 2, EnforceSizeLimit: true, TimeLimit: int(d.config.Timeout / time.Second),
+	}
 	var found []*ldap.Entry
 	err := d.ask(ctx, searching, func(c *ldap.Conn) error {
 		result, err := c.Search(request)

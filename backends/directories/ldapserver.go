@@ -136,6 +136,7 @@ func (s *ldapServer) ask(ctx context.Context, what purpose, do func(*ldap.Conn) 
 		if err == nil || errors.Is(err, errAmbiguous) {
 			return err
 		}
+		pool.empty() // what else was idle may be as dead
 	}
 	conn, err := s.connect(ctx, pool == &s.searching)
 	if err == nil {
@@ -271,11 +272,19 @@ func (p *ldapPool) keep(c *ldapConn) {
 	}
 }
 
-// close leaves the connections. Those in use are left when they are given back.
+// close has the connections end, those in use when they are given back.
 func (p *ldapPool) close() {
 	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.empty()
+}
+
+// empty leaves the connections.
+func (p *ldapPool) empty() {
+	p.mu.Lock()
 	idle := p.idle
-	p.idle, p.closed = nil, true
+	p.idle = nil
 	p.mu.Unlock()
 	for _, c := range idle {
 		c.leave()

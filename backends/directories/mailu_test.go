@@ -53,7 +53,8 @@ func (m mailu) answer(header func(string) string) (answer map[string]string, kno
 	case header("Auth-Port") == "25" && method != "none":
 		return map[string]string{"Auth-Status": "AUTH not supported", "Auth-Error-Code": "502 5.5.1"}, true
 	case m.limited[header("Client-Ip")]:
-		return map[string]string{"Auth-Status": "Temporary authentication failure (rate-limit)", "Auth-Error-Code": mailuCodes[protocol][1]}, true
+		status := "Temporary authentication failure (rate-limit)"
+		return map[string]string{"Auth-Status": status, "Auth-Error-Code": mailuCodes[protocol][1]}, true
 	case method == "none" && protocol == "lmtp":
 		return ok, true
 	case method != "plain" && method != "login", header("Client-Port") == "":
@@ -64,7 +65,8 @@ func (m mailu) answer(header func(string) string) (answer map[string]string, kno
 	mine, exists := m.passwords[user]
 	about := map[string]string{"Auth-User": user, "Auth-User-Exists": map[bool]string{false: "False", true: "True"}[exists]}
 	if !exists || mine != password {
-		ok = map[string]string{"Auth-Status": "Authentication credentials invalid", "Auth-Error-Code": mailuCodes[protocol][0], "Auth-Wait": "0"}
+		status := "Authentication credentials invalid"
+		ok = map[string]string{"Auth-Status": status, "Auth-Error-Code": mailuCodes[protocol][0], "Auth-Wait": "0"}
 	}
 	maps.Copy(ok, about)
 	return ok, true
@@ -80,15 +82,18 @@ func TestMailu(t *testing.T) {
 		c.Headers = map[string]string{"Auth-Port": "{listen_port}", "Client-Port": "{client_port}"}
 	})
 	anna := asked.with(func(q *Query) { q.Secret = `50% of "it" + more` })
+	at := func(port string) string {
+		return outcome(Answer{Backend: "10.0.0.11:" + port, User: "anna@a.example", Verified: true}, nil)
+	}
 	for _, tt := range []struct {
 		what   string
 		change func(*Query)
 		want   string
 	}{
-		{"imap", func(*Query) {}, outcome(Answer{Backend: "10.0.0.11:143", User: "anna@a.example", Verified: true}, nil)},
-		{"pop3", func(q *Query) { q.Service = configs.POP3S }, outcome(Answer{Backend: "10.0.0.11:110", User: "anna@a.example", Verified: true}, nil)},
-		{"submission", func(q *Query) { q.Service = configs.Submissions }, outcome(Answer{Backend: "10.0.0.11:10025", User: "anna@a.example", Verified: true}, nil)},
-		{"sieve", func(q *Query) { q.Service = configs.Sieve }, outcome(Answer{Backend: "10.0.0.11:4190", User: "anna@a.example", Verified: true}, nil)},
+		{"imap", func(*Query) {}, at("143")},
+		{"pop3", func(q *Query) { q.Service = configs.POP3S }, at("110")},
+		{"submission", func(q *Query) { q.Service = configs.Submissions }, at("10025")},
+		{"sieve", func(q *Query) { q.Service = configs.Sieve }, at("4190")},
 		{"a recipient", func(q *Query) { q.Service, q.Mechanism, q.Secret = configs.LMTP, "", "" }, outcome(Answer{Backend: "10.0.0.11:2525"}, nil)},
 		{"a wrong password", func(q *Query) { q.Secret = "50" }, "denied, wait 0s"},
 		{"an unknown user", func(q *Query) { q.User = "eve@a.example" }, "denied, wait 0s"},
