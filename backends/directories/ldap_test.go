@@ -182,13 +182,11 @@ func TestLDAPNeverAnonymous(t *testing.T) {
 
 // Whatever a server says in the place of an answer, nobody is let in, unknown, or wrong.
 func TestLDAPNonsense(t *testing.T) {
-	huge := []byte{0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02, 0x01, 0x02}
 	for what, answer := range map[string]func(ldapRequest) []byte{
 		"an end":           func(ldapRequest) []byte { return nil },
 		"half an answer":   func(r ldapRequest) []byte { return r.result(0)[:5] },
 		"text":             func(ldapRequest) []byte { return []byte("220 ready\r\n") },
 		"zeros":            func(ldapRequest) []byte { return make([]byte, 100) },
-		"two gigabytes":    func(ldapRequest) []byte { return huge },
 		"another's answer": func(r ldapRequest) []byte { r.id += 7; return r.result(0) },
 		"notice of an end": func(r ldapRequest) []byte { r.id, r.op = 0, ldap.ApplicationExtendedRequest; return r.result(52) },
 		"an empty message": func(ldapRequest) []byte { return ber.NewSequence("").Bytes() },
@@ -207,6 +205,24 @@ func TestLDAPNonsense(t *testing.T) {
 			if got := outcome(openLDAP(t, 100*time.Millisecond, s).Lookup(t.Context(), verifyWrong)); got != "temporary" {
 				t.Errorf("%s in answer to %s: %s", what, nonsenseTo, got)
 			}
+		}
+	}
+}
+
+// What a server sends has its limits: it is not waited for the rest.
+func TestLDAPLimits(t *testing.T) {
+	for want, answer := range map[string]func(ldapRequest) []byte{
+		errAmbiguous.Error():   func(r ldapRequest) []byte { return slices.Repeat(r.entry("a"), 3) },
+		"greater than maximum": func(ldapRequest) []byte { return []byte{0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02, 0x01, 0x02} },
+	} {
+		s := startFakeLDAP(t, func(r ldapRequest) []byte {
+			if r.op == ldap.ApplicationSearchRequest {
+				return answer(r)
+			}
+			return found(r)
+		})
+		if _, err := openLDAP(t, 10*time.Second, s).Lookup(t.Context(), asked); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }
