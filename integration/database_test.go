@@ -3,10 +3,8 @@ package integration
 import (
 	"database/sql"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,42 +48,6 @@ func (d *database) exec(t testing.TB, statements ...string) {
 			t.Fatalf("%s: %s: %v", d.driver, statement, err)
 		}
 	}
-}
-
-// hang stops it and all of its children until resume.
-func (d *database) hang(t testing.TB) (resume func()) {
-	t.Helper()
-	pids := family(t, d.cmd.Process.Pid)
-	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGSTOP) // one that has ended meanwhile hangs for good
-	}
-	return func() {
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-		}
-	}
-}
-
-// family is a process and its children.
-func family(t testing.TB, parent int) []int {
-	t.Helper()
-	all := []int{parent}
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range stats {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		// "pid (name) state parent ...", proc(5)
-		fields := strings.Fields(string(stat)[strings.LastIndexByte(string(stat), ')')+1:])
-		if fields[1] == strconv.Itoa(parent) {
-			all = append(all, number(t, filepath.Base(filepath.Dir(path))))
-		}
-	}
-	return all
 }
 
 const (

@@ -131,13 +131,13 @@ func failingVerifier(t testing.TB, c configs.Auth, server *process, restart func
 	}
 	wants(v, password, isRight)
 
-	_ = syscall.Kill(-server.cmd.Process.Pid, syscall.SIGSTOP)
+	resume := server.hang(t)
 	wants(hasty, password, isOpen)
 	wants(hasty, "wrong", isOpen)
 	late := make(chan string)
 	go func() { late <- verdict(t, v, question(alice, password)) }()
 	time.Sleep(300 * time.Millisecond)
-	_ = syscall.Kill(-server.cmd.Process.Pid, syscall.SIGCONT)
+	resume()
 	if got := <-late; got != isRight {
 		t.Errorf("after a while the password is %s", got)
 	}
