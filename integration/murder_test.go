@@ -31,7 +31,7 @@ defaultpartition: default
 partition-default: $dir/spool
 servername: $name
 admins: $proxy
-allowplaintext: yes
+mupdate_allowplaintext: yes
 tls_server_cert: $dir/cert.pem
 tls_server_key: $dir/key.pem
 sasl_pwcheck_method: auxprop
@@ -122,7 +122,7 @@ func (m *murder) admin(t testing.TB, n int) *dialog {
 func (m *murder) config(copy string) configs.Directory {
 	return configs.Directory{
 		Kind: configs.DirectoryMUPDATE, Servers: []configs.Address{{Network: "tcp", Address: m.at(portMUPDATE)}},
-		TLS: configs.TLSStartTLS, TLSCA: m.file("ca.pem"), User: proxyUser, Password: proxyPassword, Copy: copy, Timeout: 5 * time.Second,
+		User: proxyUser, Password: proxyPassword, Copy: copy, Timeout: 5 * time.Second,
 	}
 }
 
@@ -203,6 +203,17 @@ func TestMurderFollowed(t *testing.T) {
 		return strings.HasPrefix(status, "OK")
 	})
 	await("eve", m.names[0])
+}
+
+// TestMurderTLS: the list comes under TLS, too. Cyrus 3.6 survives one client with TLS, and not the second.
+func TestMurderTLS(t *testing.T) {
+	t.Parallel()
+	m := startMurder(t)
+	c := m.config("")
+	c.TLS, c.TLSCA = configs.TLSStartTLS, m.file("ca.pem")
+	if got := placed(t, openMurder(t, c), "carol"); got != "store2" {
+		t.Errorf("carol is at %s", got)
+	}
 }
 
 // TestMurderNames: whatever Cyrus makes of a name, the user is let in and gets mail, and mail for a shared mailbox comes to its

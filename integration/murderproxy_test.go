@@ -13,14 +13,12 @@ func (m *murder) lookup(copy string) string {
 [directory.murder]
 kind = "mupdate"
 server = %q
-tls = "starttls"
-tls_ca = %q
 user = %q
 password = %q
 copy = %q
 [[route]]
 lookup = "murder"
-`, m.at(portMUPDATE), m.file("ca.pem"), proxyUser, proxyPassword, copy)
+`, m.at(portMUPDATE), proxyUser, proxyPassword, copy)
 }
 
 // TestMurderBehindProxy: in front of a Cyrus Murder, without a frontend of Cyrus's own, users of both stores read, keep their
