@@ -74,6 +74,17 @@ var (
 	ErrDenied = directories.ErrDenied
 )
 
+// Late is a failure of which the client is to hear only after a while.
+type Late struct {
+	Wait time.Duration
+	err  error
+}
+
+func (l *Late) Error() string { return l.err.Error() }
+
+// Unwrap returns the failure.
+func (l *Late) Unwrap() error { return l.err }
+
 // Step is one route on the way of a placement.
 type Step struct {
 	Route    configs.Route
@@ -111,7 +122,11 @@ func (r *Router) Trace(ctx context.Context, q Query) (Placement, []Step, error) 
 		case step.Mismatch != "" || errors.Is(step.Err, directories.ErrNotFound):
 			continue
 		case step.Err != nil:
-			return Placement{}, steps, fmt.Errorf("directory %s: %w", route.Lookup, step.Err)
+			err := fmt.Errorf("directory %s: %w", route.Lookup, step.Err)
+			if answer.Wait > 0 {
+				err = &Late{answer.Wait, err}
+			}
+			return Placement{}, steps, err
 		case route.Refuse != "":
 			return Placement{}, steps, fmt.Errorf("%w: %s", ErrRefused, route.Refuse)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -143,6 +144,16 @@ func TestPlaceVerified(t *testing.T) {
 				t.Errorf("directory was asked to verify: %v", test.directory.asked.Verify)
 			}
 		})
+	}
+}
+
+// A directory that refuses may want the client to wait for the answer.
+func TestDirectoryWantsDelay(t *testing.T) {
+	r := prepared(t, &configs.Config{Routes: []configs.Route{{Lookup: "accounts"}}, Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
+	r.directories["accounts"] = &openDirectory{Directory: &told{answer: directories.Answer{Wait: 3 * time.Second}, err: directories.ErrDenied}}
+	_, err := r.Place(t.Context(), asked("alice@x", withSecret("PLAIN", "secret")))
+	if late, ok := errors.AsType[*Late](err); !ok || late.Wait != 3*time.Second || !errors.Is(err, ErrDenied) {
+		t.Errorf("got %v", err)
 	}
 }
 

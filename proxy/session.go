@@ -347,6 +347,9 @@ func (s *session) delay(ctx context.Context, heard time.Time, failures int, err 
 	if byUs(err) {
 		wait = max(wait, s.settings.router.RefusalTime(s.settings.listener.Service, s.peer))
 	}
+	if late, ok := errors.AsType[*backends.Late](err); ok {
+		wait = max(wait, late.Wait)
+	}
 	timer := time.NewTimer(time.Until(heard.Add(wait)))
 	defer timer.Stop()
 	select {

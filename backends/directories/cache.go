@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -165,7 +166,7 @@ func (c *cached) key(q Query) string {
 		parts = append(parts, "client", q.Client.String())
 	}
 	if all {
-		parts = append(parts, "mechanism", q.Mechanism)
+		parts = append(parts, "mechanism", q.Mechanism, q.Listener, q.Address.String(), strconv.Itoa(int(q.TLS)))
 	}
 	if q.Verify || all {
 		mac := hmac.New(sha256.New, c.mac)

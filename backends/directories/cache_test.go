@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -147,8 +148,9 @@ func TestPasswordsAreNotMixedUp(t *testing.T) {
 
 // What a query says decides what an answer depends on.
 func TestKeys(t *testing.T) {
-	elsewhere := anna
+	elsewhere, inside := anna, anna
 	elsewhere.SNI = "mail.b.example"
+	inside.Address = netip.MustParseAddrPort("127.0.0.1:10143")
 	for _, tt := range []struct {
 		config configs.Directory
 		again  int
@@ -162,6 +164,9 @@ func TestKeys(t *testing.T) {
 		k.says(Answer{Backend: "store1"}, nil)
 		k.asks(anna, "store1", nil, 1)
 		k.asks(elsewhere, "store1", nil, tt.again)
+		if tt.config.Kind == configs.DirectoryHTTP { // which may believe a webmail on its own port alone
+			k.asks(inside, "store1", nil, 1)
+		}
 	}
 }
 
