@@ -79,3 +79,51 @@ lookup = "accounts"
 		t.Error("the log has a password")
 	}
 }
+
+// TestSQLPermissions: in front of a store that decides about passwords, with the tables that others have made in a real MariaDB, a
+// flag that is cleared refuses its own service on every port, and no other.
+func TestSQLPermissions(t *testing.T) {
+	t.Parallel()
+	db := startMariaDB(t)
+	db.exec(t, `CREATE TABLE accountuser (username varchar(50) PRIMARY KEY, imap smallint DEFAULT 1, pop smallint DEFAULT 1, sieve smallint DEFAULT 1)`,
+		`INSERT INTO accountuser (username) VALUES ('alice@a.example')`,
+		`CREATE TABLE mailbox (username varchar(255) PRIMARY KEY, active tinyint(1) NOT NULL DEFAULT 1, sieve tinyint(1) NOT NULL DEFAULT 1)`,
+		`INSERT INTO mailbox (username) VALUES ('bob@b.example')`)
+	s := startDovecot(t, "store1", passwords, "alice@a.example", "bob@b.example").serving("imap", "pop3", "sieve")
+	directory := func(name, query string) string {
+		return fmt.Sprintf("[directory.%s]\nkind = \"sql\"\ndriver = \"mysql\"\ndsn = %q\nquery = %q\ncache = \"0s\"\ncache_missing = \"0s\"\n"+
+			"[[route]]\nlookup = %[1]q\nto = \"store1\"\n", name, db.dsn, query)
+	}
+	jd := startJackdaw(t, s.backend(),
+		directory("cyradm", "SELECT username AS user, imap, pop AS pop3, sieve FROM accountuser WHERE username = :user"),
+		directory("postfixadmin", "SELECT username AS user, sieve FROM mailbox WHERE username = :user AND active = 1"))
+	jd.knows(s)
+	login := func(service, name, user, secret string) string {
+		d := jd.meet(t, client{}.at(service, name))
+		defer d.conn.Close()
+		return d.plain(user, secret)
+	}
+	for name, user := range map[string]string{"mail.a.example": "alice", "mail.b.example": "bob"} {
+		for _, service := range []string{"imaps", "imap", "pop3s", "sieve"} {
+			if got := login(service, name, user, password); !strings.HasPrefix(got, letIn[protocol(service)]) {
+				t.Errorf("%s, %s: %q", user, service, got)
+			}
+		}
+	}
+	db.exec(t, "UPDATE accountuser SET sieve = 0", "UPDATE mailbox SET sieve = 0")
+	for name, user := range map[string]string{"mail.a.example": "alice", "mail.b.example": "bob"} {
+		if got := login("sieve", name, user, password); got != `NO "Service not permitted for this user"` {
+			t.Errorf("%s, without the permission: %q", user, got)
+		}
+		if got := login("sieve", name, user, "wrong"); !strings.HasPrefix(got, denied["sieve"]) {
+			t.Errorf("%s, with a wrong password: %q", user, got)
+		}
+		if got := login("imaps", name, user, password); !strings.HasPrefix(got, letIn["imap"]) {
+			t.Errorf("%s, on 993: %q", user, got)
+		}
+	}
+	db.exec(t, "UPDATE accountuser SET pop = 0")
+	if got := login("pop3s", "mail.a.example", "alice", password); !strings.HasPrefix(got, "-ERR [SYS/PERM]") {
+		t.Errorf("pop3s: %q", got)
+	}
+}
