@@ -44,7 +44,7 @@ func (c *cache) add(p *pair) {
 func (c *cache) warm() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.ring) >= c.size/8
+	return len(c.ring) >= c.size/16
 }
 
 // forget has the pairs loaded again of which stale says so.
