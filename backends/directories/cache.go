@@ -121,18 +121,27 @@ func (k kept) result() (Answer, error) {
 	return k.answer, nil
 }
 
-// note keeps an answer, in the place of some other one if there are too many.
+// note keeps an answer, unless there is a password in it: none is kept, of anybody's.
 func (c *cached) note(key string, k kept) {
 	c.back()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.kept[key]; !known && len(c.kept) >= maxKept {
-		for other := range c.kept { // any: a map begins anywhere
-			delete(c.kept, other)
+	if k.answer.Password != "" {
+		delete(c.kept, key)
+		return
+	}
+	put(c.kept, key, k)
+}
+
+// put keeps something, in the place of something else if there is too much.
+func put[K comparable, V any](all map[K]V, key K, value V) {
+	if _, known := all[key]; !known && len(all) >= maxKept {
+		for other := range all { // any: a map begins anywhere
+			delete(all, other)
 			break
 		}
 	}
-	c.kept[key] = k
+	all[key] = value
 }
 
 // fallBack says once that the source is down, back that it is up again.

@@ -216,6 +216,17 @@ func (s *source) count() int {
 	return s.asked
 }
 
+// A password that a source hands out to log in with is asked for each time.
+func TestPasswordsAreNotKept(t *testing.T) {
+	k := newClock(t, configs.Directory{Kind: configs.DirectoryHTTP}, zap.NewNop())
+	k.says(Answer{Backend: "store1", Password: "secret", Verified: true}, nil)
+	k.asks(anna, "store1", nil, 1)
+	k.asks(anna, "store1", nil, 1)
+	if n := len(k.cache.kept); n != 0 {
+		t.Errorf("%d answers are kept", n)
+	}
+}
+
 func TestCacheIsBounded(t *testing.T) {
 	k := newClock(t, configs.Directory{Kind: configs.DirectorySQL}, zap.NewNop())
 	for i := range maxKept + 100 {

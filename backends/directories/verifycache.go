@@ -70,17 +70,11 @@ func (c *verifyCache) recall(hash [sha256.Size]byte) (Answer, bool) {
 	return v.answer, ok
 }
 
-// keep remembers a yes, in the place of some other one if there are too many.
+// keep remembers a yes.
 func (c *verifyCache) keep(hash [sha256.Size]byte, v verified) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.kept[hash]; !known && len(c.kept) >= maxKept {
-		for other := range c.kept { // any: a map begins anywhere
-			delete(c.kept, other)
-			break
-		}
-	}
-	c.kept[hash] = v
+	put(c.kept, hash, v)
 }
 
 // hash is of everything that a verifier is told and may decide by, but for what is new with each connection: the session's id and
