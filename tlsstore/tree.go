@@ -344,19 +344,13 @@ func hidden(name string) bool { return strings.HasPrefix(name, ".") }
 func byName(f *file, name string) int { return cmp.Compare(f.name, name) }
 
 // common are names that a directory for each certificate repeats.
-var common = map[string]string{}
-
-func init() {
-	for _, name := range []string{"README", "cert.pem", "chain.pem", "fullchain.pem", "privkey.pem", "tls.crt", "tls.key", "ca.crt",
-		"ca.cer", "fullchain.cer"} {
-		common[name] = name
-	}
-}
+var common = []string{"README", "cert.pem", "chain.pem", "fullchain.pem", "privkey.pem", "tls.crt", "tls.key", "ca.crt", "ca.cer",
+	"fullchain.cer"}
 
 // intern saves memory where a name is common.
 func intern(name string) string {
-	if known, ok := common[name]; ok {
-		return known
+	if i := slices.Index(common, name); i >= 0 {
+		return common[i]
 	}
 	return name
 }
