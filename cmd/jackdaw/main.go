@@ -32,16 +32,7 @@ func (p problem) Unwrap() error { return p.error }
 var errReported = problem{errors.New("problems found")}
 
 func run(args []string, out, errOut io.Writer) int {
-	root := &cobra.Command{
-		Use:           "jackdaw",
-		Short:         "An SNI-terminating mail proxy",
-		Version:       version(),
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
-	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), demoCommand())
+	root := rootCommand()
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -62,6 +53,21 @@ func run(args []string, out, errOut io.Writer) int {
 	}
 	fmt.Fprintf(errOut, "see %s --help\n", cmd.CommandPath())
 	return exitUsage
+}
+
+// rootCommand is the whole command line. docs/man/jackdaw.1.md describes it, and a test compares the two.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "jackdaw",
+		Short:         "An SNI-terminating mail proxy",
+		Version:       version(),
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), demoCommand())
+	return root
 }
 
 // version is what the Go toolchain has recorded of this build.
