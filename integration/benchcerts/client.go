@@ -10,6 +10,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"jackdaw/integration/measure"
 )
 
 // client shakes hands with servers, always in the same way: TLS 1.3, X25519, nothing resumed. Its methods may be called
@@ -27,7 +29,7 @@ type conn struct {
 
 // shake asks a service of a server for a name, and returns the certificate. It does not come back before the server has
 // finished, too: then it says something or hangs up.
-func (c client) shake(ctx context.Context, s *server, service, name string) (*x509.Certificate, error) {
+func (c client) shake(ctx context.Context, s *measure.Server, service, name string) (*x509.Certificate, error) {
 	conn, err := c.connect(ctx, s, service, name)
 	if err != nil {
 		return nil, err
@@ -40,8 +42,8 @@ func (c client) shake(ctx context.Context, s *server, service, name string) (*x5
 }
 
 // connect leaves the connection open, right after the handshake. Its deadline is still to come.
-func (c client) connect(ctx context.Context, s *server, service, name string) (*conn, error) {
-	socket, err := new(net.Dialer).DialContext(ctx, "tcp", s.addresses[service])
+func (c client) connect(ctx context.Context, s *measure.Server, service, name string) (*conn, error) {
+	socket, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addresses[service])
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,7 @@ func (c client) connect(ctx context.Context, s *server, service, name string) (*
 	}
 	if err != nil {
 		socket.Close()
-		return nil, fmt.Errorf("%s of %s at %s: %w", service, name, s.name, err)
+		return nil, fmt.Errorf("%s of %s at %s: %w", service, name, s.Name(), err)
 	}
 	return &conn{secure, bufio.NewReader(secure)}, nil
 }
@@ -105,13 +107,13 @@ func (c *conn) await(prefix string) (string, error) {
 }
 
 // expect fails unless a service shows this very certificate.
-func (c client) expect(ctx context.Context, s *server, service string, r renewed) error {
+func (c client) expect(ctx context.Context, s *measure.Server, service string, r renewed) error {
 	cert, err := c.shake(ctx, s, service, r.name)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(cert.Raw, r.cert.Raw) {
-		return fmt.Errorf("%s at %s shows the former certificate of %s", service, s.name, r.name)
+		return fmt.Errorf("%s at %s shows the former certificate of %s", service, s.Name(), r.name)
 	}
 	return nil
 }

@@ -12,20 +12,22 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"jackdaw/integration/measure"
 )
 
 // startHAProxy starts HAProxy with a set of certificates. It ends connections after the handshake, as there is nothing
 // behind it. If there is one already, the new one takes its place as in a reload.
-func (b *bench) startHAProxy(s *set, before *server) (*server, error) {
-	addresses, err := freeAddresses("imaps")
+func (b *bench) startHAProxy(s *set, before *measure.Server) (*measure.Server, error) {
+	addresses, err := measure.FreeAddresses("imaps")
 	if err != nil {
 		return nil, err
 	}
 	file := filepath.Join(b.temp, "haproxy.cfg")
 	args := []string{"-db", "-f", file}
 	if before != nil {
-		addresses = before.addresses
-		args = append(args, "-sf", fmt.Sprint(before.pid()))
+		addresses = before.Addresses
+		args = append(args, "-sf", fmt.Sprint(before.PID()))
 	}
 	// Without ssl-load-extra-files it would look for five more files beside each certificate.
 	config := fmt.Sprintf(`global
@@ -46,7 +48,7 @@ frontend imaps
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	return b.startServer(addresses, b.haproxy, args...)
+	return measure.Start(b.ctx, b.temp, "haproxy", addresses, b.haproxy, args...)
 }
 
 // haproxyVersion is ", HAProxy 2.6.12", or nothing where that is not installed.
@@ -82,7 +84,7 @@ func (t *trial) reload() error {
 		return err
 	}
 	former := t.server
-	defer former.stop()
+	defer former.Stop()
 	if t.server, err = t.startHAProxy(t.set, former); err != nil {
 		t.server = former
 		return err
@@ -90,14 +92,14 @@ func (t *trial) reload() error {
 	if err = t.shown("imaps", r, often); err != nil {
 		return err
 	}
-	t.figures[reloadTime] = time.Since(t.server.began).Seconds()
-	spent, err := cpuTime(t.server.pid())
+	t.figures[reloadTime] = time.Since(t.server.Began).Seconds()
+	spent, err := measure.CPU(t.server.PID())
 	if err != nil {
 		return err
 	}
 	t.figures[reloadCPU] = spent.Seconds()
-	fresh, err := memoryOf(t.server.pid())
-	t.figures[reloadPeak] = megabytes(fresh.peak) + t.figures[restRSS]
+	fresh, err := measure.MemoryOf(t.server.PID())
+	t.figures[reloadPeak] = megabytes(fresh.Peak) + t.figures[restRSS]
 	return err
 }
 
@@ -110,7 +112,7 @@ func (t *trial) ignored() error {
 	if err = t.put(r); err != nil {
 		return err
 	}
-	if err = sleep(t.ctx, 2*time.Second); err != nil {
+	if err = measure.Sleep(t.ctx, 2*time.Second); err != nil {
 		return err
 	}
 	if t.expect(t.ctx, t.server, "imaps", r) == nil {
@@ -126,7 +128,7 @@ func (t *trial) told() error {
 	if err != nil {
 		return err
 	}
-	before, err := cpuTime(t.server.pid())
+	before, err := measure.CPU(t.server.PID())
 	if err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ func (t *trial) told() error {
 		return err
 	}
 	t.figures[toldTime] = time.Since(began).Seconds()
-	after, _, err := rest(t.ctx, t.server.pid())
+	after, _, err := measure.Rest(t.ctx, t.server.PID())
 	t.figures[toldCPU] = (after - before).Seconds()
 	return err
 }

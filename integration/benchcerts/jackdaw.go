@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"jackdaw/integration/measure"
 )
 
 // startJackdaw starts jackdaw with a set of certificates. It serves imaps, submission and sieve. Its IMAP store is at the
 // address store; where that is "", nobody gets as far as to it.
-func (b *bench) startJackdaw(s *set, store string) (*server, error) {
-	addresses, err := freeAddresses("imaps", "submission", "sieve", "nowhere")
+func (b *bench) startJackdaw(s *set, store string) (*measure.Server, error) {
+	addresses, err := measure.FreeAddresses("imaps", "submission", "sieve", "nowhere")
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +44,7 @@ socket = %[7]q
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	return b.startServer(addresses, b.jackdaw, "serve", "-c", file)
+	return measure.Start(b.ctx, b.temp, "jackdaw", addresses, b.jackdaw, "serve", "-c", file)
 }
 
 // notice has jackdaw find two renewals by itself: one for the time that it takes, and one for its cost, with few questions,
@@ -64,7 +66,7 @@ func (t *trial) notice() error {
 	if r, err = t.renew(); err != nil {
 		return err
 	}
-	before, err := cpuTime(t.server.pid())
+	before, err := measure.CPU(t.server.PID())
 	if err != nil {
 		return err
 	}
@@ -74,12 +76,12 @@ func (t *trial) notice() error {
 	if err = t.shown("imaps", r, seldom); err != nil {
 		return err
 	}
-	after, _, err := rest(t.ctx, t.server.pid())
+	after, _, err := measure.Rest(t.ctx, t.server.PID())
 	if err != nil {
 		return err
 	}
 	t.figures[renewCPU] = (after - before).Seconds()
-	m, err := memoryOf(t.server.pid())
-	t.figures[renewPeak] = megabytes(m.peak)
+	m, err := measure.MemoryOf(t.server.PID())
+	t.figures[renewPeak] = megabytes(m.Peak)
 	return err
 }

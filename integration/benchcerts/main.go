@@ -15,11 +15,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"jackdaw/integration/measure"
 )
 
 // bench is one run of this program.
@@ -103,7 +106,7 @@ func (b *bench) run(keep string) error {
 	if b.ca, err = openAuthority(b.dir); err != nil {
 		return err
 	}
-	fmt.Println(describeMachine() + b.haproxyVersion() + "\n")
+	fmt.Println(measure.Machine(runtime.NumCPU()) + b.haproxyVersion() + "\n")
 	for _, count := range b.counts {
 		if err = b.compare(count); err != nil {
 			return err
@@ -137,7 +140,7 @@ func (b *bench) compare(count int) error {
 			}
 		}
 	}
-	others, err := otherWork()
+	others, err := measure.OtherWork()
 	if err != nil {
 		return err
 	}
@@ -165,7 +168,7 @@ func (b *bench) rotate(count int, taking []contender, sets map[layout]*set) (res
 			if err != nil {
 				return found, fmt.Errorf("%s: %w", c.name, err)
 			}
-			b.progress("round %d, %s: %s s to the first handshake", round+1, c.name, number(f[startTime]))
+			b.progress("round %d, %s: %s s to the first handshake", round+1, c.name, measure.Number(f[startTime]))
 			found[c.name] = append(found[c.name], f)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"jackdaw/integration/measure"
 )
 
 const (
@@ -37,7 +39,7 @@ func (b *bench) sessions(count int) error {
 	if t.server, err = b.startJackdaw(many, store); err != nil {
 		return err
 	}
-	defer t.server.stop()
+	defer t.server.Stop()
 	if err = inTurn(t.start, t.rest); err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func (b *bench) emptyMemory() (float64, error) {
 	if t.server, err = b.startJackdaw(one, ""); err != nil {
 		return 0, err
 	}
-	defer t.server.stop()
+	defer t.server.Stop()
 	err = inTurn(t.start, t.rest)
 	return t.figures[restPSS], err
 }
@@ -80,7 +82,7 @@ func (t *trial) withSessions() error {
 	}
 	fmt.Printf("- memory (PSS) for each session: %.1f kB\n", 1000*(t.figures[restPSS]-before)/idle)
 
-	quiet, err := open[0].slowest(t.ctx, func() error { return sleep(t.ctx, 5*time.Second) })
+	quiet, err := open[0].slowest(t.ctx, func() error { return measure.Sleep(t.ctx, 5*time.Second) })
 	if err != nil {
 		return err
 	}
@@ -91,7 +93,7 @@ func (t *trial) withSessions() error {
 	}
 	for _, service := range services {
 		fmt.Printf("- new file to new certificate, %s: %s s (median of %d renewals), %s s (longest)\n", service,
-			number(median(took[service])), renewals, number(slices.Max(took[service])))
+			measure.Number(measure.Median(took[service])), renewals, measure.Number(slices.Max(took[service])))
 	}
 	fmt.Printf("- slowest answer to a session meanwhile: %v; while nothing was renewed: %v\n", busy, quiet)
 	err = parallel(idle, logins, func(i int) error { return open[i].ask("NOOP") })
@@ -103,7 +105,7 @@ func (t *trial) withSessions() error {
 
 // open logs in with every session. The first one waits until jackdaw trusts its store.
 func (t *trial) open(sessions []*session) error {
-	err := t.server.until(t.ctx, seldom, func() (err error) {
+	err := t.server.Until(t.ctx, seldom, func() (err error) {
 		sessions[0], err = t.login(t.nameOf(0))
 		return err
 	})

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
-	"strconv"
 	"strings"
+
+	"jackdaw/integration/measure"
 )
 
 // figures are what one trial has found, by the lines of the table.
@@ -80,9 +80,9 @@ func (r results) row(line string, contenders []contender) []string {
 	for _, c := range contenders {
 		values := r.values(c.name, line)
 		some = some || len(values) > 0
-		cells = append(cells, number(median(values)))
+		cells = append(cells, measure.Number(measure.Median(values)))
 		if c.name == "jackdaw" && r["haproxy"] != nil {
-			cells = append(cells, number(median(r.ratios(line))))
+			cells = append(cells, measure.Number(measure.Median(r.ratios(line))))
 		}
 	}
 	if !some {
@@ -112,34 +112,4 @@ func (r results) ratios(line string) []float64 {
 		}
 	}
 	return ratios
-}
-
-// median is the middle one, or the mean of the two in the middle; NaN of none.
-func median(values []float64) float64 {
-	if len(values) == 0 {
-		return math.NaN()
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	middle := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[middle]
-	}
-	return (sorted[middle-1] + sorted[middle]) / 2
-}
-
-// number writes three digits that count.
-func number(v float64) string {
-	switch {
-	case math.IsNaN(v):
-		return ""
-	case math.IsInf(v, 0):
-		return "never"
-	case v >= 100:
-		return strconv.FormatFloat(v, 'f', 0, 64)
-	case v >= 10:
-		return strconv.FormatFloat(v, 'f', 1, 64)
-	case v >= 1:
-		return strconv.FormatFloat(v, 'f', 2, 64)
-	}
-	return strconv.FormatFloat(v, 'f', 3, 64)
 }

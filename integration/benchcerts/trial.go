@@ -3,6 +3,8 @@ package main
 import (
 	"math/rand/v2"
 	"time"
+
+	"jackdaw/integration/measure"
 )
 
 // contender is a column of the tables: a program, and how its certificates lie.
@@ -32,7 +34,7 @@ const (
 type trial struct {
 	*bench
 	*set
-	server  *server
+	server  *measure.Server
 	unasked []int // certificates that nobody has asked the server for, in no order
 	figures figures
 }
@@ -51,7 +53,7 @@ func (b *bench) try(c contender, s *set) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { t.server.stop() }()
+	defer func() { t.server.Stop() }()
 	return t.figures, inTurn(t.start, t.rest, t.handshakes, last)
 }
 
@@ -88,30 +90,30 @@ func (t *trial) renew() (renewed, error) {
 // start waits for the first handshake.
 func (t *trial) start() error {
 	name := t.nameOf(t.next())
-	err := t.server.until(t.ctx, time.Millisecond, func() error {
+	err := t.server.Until(t.ctx, time.Millisecond, func() error {
 		_, err := t.shake(t.ctx, t.server, "imaps", name)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	t.figures[startTime] = time.Since(t.server.began).Seconds()
-	spent, err := cpuTime(t.server.pid())
+	t.figures[startTime] = time.Since(t.server.Began).Seconds()
+	spent, err := measure.CPU(t.server.PID())
 	t.figures[startCPU] = spent.Seconds()
 	return err
 }
 
 // rest looks at the server when it has nothing more to do.
 func (t *trial) rest() error {
-	spent, share, err := rest(t.ctx, t.server.pid())
+	spent, share, err := measure.Rest(t.ctx, t.server.PID())
 	if err != nil {
 		return err
 	}
-	m, err := memoryOf(t.server.pid())
+	m, err := measure.MemoryOf(t.server.PID())
 	if err != nil {
 		return err
 	}
-	n, err := watchesOf(t.server.pid())
+	n, err := measure.Watches(t.server.PID())
 	if n > 0 {
 		t.figures[watches] = float64(n)
 	}
@@ -119,9 +121,9 @@ func (t *trial) rest() error {
 		t.figures[restShare] = 100 * share
 	}
 	t.figures[restCPU] = spent.Seconds()
-	t.figures[restRSS] = megabytes(m.resident)
-	t.figures[restPSS] = megabytes(m.proportional)
-	t.figures[restPeak] = megabytes(m.peak)
+	t.figures[restRSS] = megabytes(m.Resident)
+	t.figures[restPSS] = megabytes(m.Proportional)
+	t.figures[restPeak] = megabytes(m.Peak)
 	return err
 }
 
@@ -150,7 +152,7 @@ func (t *trial) handshakes() error {
 
 // cost is the processor time of one handshake at the server in microseconds, the mean over these names.
 func (t *trial) cost(names []string) (float64, error) {
-	before, err := cpuTime(t.server.pid())
+	before, err := measure.CPU(t.server.PID())
 	if err != nil {
 		return 0, err
 	}
@@ -161,14 +163,14 @@ func (t *trial) cost(names []string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := sleep(t.ctx, 50*time.Millisecond); err != nil {
+	if err := measure.Sleep(t.ctx, 50*time.Millisecond); err != nil {
 		return 0, err // the last connection is being closed
 	}
-	after, err := cpuTime(t.server.pid())
+	after, err := measure.CPU(t.server.PID())
 	return float64((after - before).Microseconds()) / float64(len(names)), err
 }
 
 // shown waits until a service shows a new certificate.
 func (t *trial) shown(service string, r renewed, pause time.Duration) error {
-	return t.server.until(t.ctx, pause, func() error { return t.expect(t.ctx, t.server, service, r) })
+	return t.server.Until(t.ctx, pause, func() error { return t.expect(t.ctx, t.server, service, r) })
 }

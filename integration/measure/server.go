@@ -1,4 +1,4 @@
-package main
+package measure
 
 import (
 	"context"
@@ -11,28 +11,28 @@ import (
 	"time"
 )
 
-// server is a process under measurement.
-type server struct {
-	name      string
-	addresses map[string]string // by services; every server has "imaps"
+// Server is a process under measurement.
+type Server struct {
+	Addresses map[string]string // by services
+	Began     time.Time
 
+	name  string
 	cmd   *exec.Cmd
 	log   string // the file with what it says
-	began time.Time
 	ended chan struct{}
 }
 
-// startServer runs a program. It ends at the latest with the whole run; stop must be called.
-func (b *bench) startServer(addresses map[string]string, program string, args ...string) (*server, error) {
-	name := filepath.Base(program)
-	log, err := os.Create(filepath.Join(b.temp, name+".log"))
+// Start runs a program under a name of ours, and keeps what it says in a file of dir. It ends at the latest with ctx; Stop
+// must be called.
+func Start(ctx context.Context, dir, name string, addresses map[string]string, program string, args ...string) (*Server, error) {
+	log, err := os.Create(filepath.Join(dir, name+".log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	s := &server{
-		name: name, addresses: addresses,
-		cmd: exec.CommandContext(b.ctx, program, args...), log: log.Name(), began: time.Now(), ended: make(chan struct{}),
+	s := &Server{
+		Addresses: addresses, Began: time.Now(),
+		name: name, cmd: exec.CommandContext(ctx, program, args...), log: log.Name(), ended: make(chan struct{}),
 	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
@@ -45,16 +45,20 @@ func (b *bench) startServer(addresses map[string]string, program string, args ..
 	return s, nil
 }
 
-// stop kills the process, which has nothing to lose.
-func (s *server) stop() {
+// Stop kills the process, which has nothing to lose.
+func (s *Server) Stop() {
 	_ = s.cmd.Process.Kill()
 	<-s.ended
 }
 
-func (s *server) pid() int { return s.cmd.Process.Pid }
+// PID is the process's number.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+// Name is what Start was told.
+func (s *Server) Name() string { return s.name }
 
 // check returns an error, with the end of the log, if the process has ended.
-func (s *server) check() error {
+func (s *Server) check() error {
 	select {
 	case <-s.ended:
 	default:
@@ -64,9 +68,9 @@ func (s *server) check() error {
 	return fmt.Errorf("%s has ended (%v): %s", s.name, s.cmd.ProcessState, said[max(0, len(said)-2000):])
 }
 
-// until repeats an attempt until it succeeds, while the server lives, for ten minutes at most. The pauses grow with the time
+// Until repeats an attempt until it succeeds, while the server lives, for ten minutes at most. The pauses grow with the time
 // that has passed, so that the moment is known to half a percent and waiting costs little.
-func (s *server) until(ctx context.Context, pause time.Duration, try func() error) error {
+func (s *Server) Until(ctx context.Context, pause time.Duration, try func() error) error {
 	const limit = 10 * time.Minute
 	began := time.Now()
 	for {
@@ -81,14 +85,14 @@ func (s *server) until(ctx context.Context, pause time.Duration, try func() erro
 		if passed > limit {
 			return fmt.Errorf("after %v: %w", limit, err)
 		}
-		if stopped := sleep(ctx, max(pause, passed/200)); stopped != nil {
+		if stopped := Sleep(ctx, max(pause, passed/200)); stopped != nil {
 			return errors.Join(stopped, err)
 		}
 	}
 }
 
-// freeAddresses are addresses on loopback, one for each service, on which nobody listens at the moment.
-func freeAddresses(services ...string) (map[string]string, error) {
+// FreeAddresses are addresses on loopback, one for each service, on which nobody listens at the moment.
+func FreeAddresses(services ...string) (map[string]string, error) {
 	addresses := make(map[string]string)
 	for _, service := range services {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
