@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 20000x
 
-.PHONY: all demo test unit lint fuzz bench-certs servers clean
+.PHONY: all demo test unit lint fuzz bench-certs servers dist deb clean
 
 all: jackdaw
 
@@ -39,5 +39,13 @@ fuzz:
 bench-certs: jackdaw servers
 	$(GO) run ./integration/benchcerts $(BENCH)
 
+# What is released: static binaries with checksums and bills of materials; and Debian's packages of those for Linux.
+dist:
+	packaging/dist dist
+
+deb: dist
+	packaging/deb dist
+
 clean:
 	rm -f jackdaw
+	rm -rf dist

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -66,16 +65,9 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), demoCommand())
+	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), demoCommand(),
+		versionCommand())
 	return root
-}
-
-// version is what the Go toolchain has recorded of this build.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version + " " + info.GoVersion
-	}
-	return "unknown"
 }
 
 // command makes a subcommand without arguments. Its errors are problems.

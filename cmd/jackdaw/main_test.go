@@ -114,6 +114,7 @@ func TestExitStatuses(t *testing.T) {
 		{"", exitGood},
 		{"--help", exitGood},
 		{"--version", exitGood},
+		{"version", exitGood},
 		{"check --help", exitGood},
 		{"check", exitUsage},
 		{"check -c", exitUsage},
