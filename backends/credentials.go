@@ -39,6 +39,8 @@ func (*XCLIENT) Next([]byte) ([]byte, error) { return nil, errors.New("challenge
 var (
 	// ErrUnverified means that the store takes the proxy's word for its users, and nobody has verified this one.
 	ErrUnverified = errors.New("the store takes the proxy's word for the user, and nobody has verified the password")
+	// ErrNoPassword means that the user was verified without a password, and the store wants to hear one.
+	ErrNoPassword = errors.New("the store wants a password, and the user was verified without one; its login should be authzid or master")
 	// ErrNoEntry means that the proxy has verified the user, and the store does not take its word.
 	ErrNoEntry = errors.New("backend has no external_login for users without a password")
 )

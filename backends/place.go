@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +22,23 @@ type Query struct {
 	Peer      Peer
 	Mechanism string // SASL's name in upper case; "" where there is no login
 	Secret    string // the password or token that the client has given; "" where it gave none
-	Attempt   int    // the how-many-th of the connection, from 1
+	// Exchange is what a verifier needs for a mechanism that gives no password; nil for others, and where stores verify.
+	Exchange *Exchange
+	// Proof is that of an earlier placement of the same login; nil at first.
+	Proof   *Proof
+	Attempt int // the how-many-th of the connection, from 1
 	// Evict ends the session or delivery, when its user has to leave the member of a pool. nil where the user only passes by.
 	Evict context.CancelCauseFunc
 }
+
+// Exchange is a proof that takes several messages.
+type Exchange = directories.Exchange
+
+// proves reports whether the client has shown something that can be verified.
+func (q Query) proves() bool { return q.Secret != "" || q.Exchange != nil }
+
+// Proof is what a verifier has said of a user whom it has verified, so that nobody has to show the same twice.
+type Proof struct{ answer directories.Answer }
 
 // Placement is where a user's login goes. Release must be called when the user is there no longer.
 type Placement struct {
@@ -34,8 +48,9 @@ type Placement struct {
 	Renamed bool
 	// Password is the one to log in with; "" is the client's.
 	Password string
-	// Verified says that the proxy knows the password to be right.
+	// Verified says that the proxy knows the password to be right, and Proof how; nil where it does not.
 	Verified bool
+	Proof    *Proof
 	// Refuse says why the user may not use the service; "" where he may. He is told after the right password only.
 	Refuse string
 
@@ -113,7 +128,7 @@ func (r *Router) Trace(ctx context.Context, q Query) (Placement, []Step, error) 
 		answer := known
 		if step.Mismatch == "" && route.Lookup != "" && known.Backend == "" {
 			began := time.Now()
-			answer, step.Err = r.ask(ctx, route.Lookup, q)
+			answer, step.Err = r.ask(ctx, route.Lookup, q, !known.Verified)
 			answer = answer.Or(known)
 			step.Answer, step.Took = &answer, time.Since(began)
 		}
@@ -131,18 +146,21 @@ func (r *Router) Trace(ctx context.Context, q Query) (Placement, []Step, error) 
 			return Placement{}, steps, fmt.Errorf("%w: %s", ErrRefused, route.Refuse)
 		}
 		p, err := r.enter(ctx, q, answer, cmp.Or(answer.Backend, route.To))
+		if known.Verified = answer.Verified; known.Verified {
+			p.Proof = &Proof{known}
+		}
 		return p, steps, err
 	}
 	return Placement{}, steps, ErrNotFound
 }
 
-// ask asks a directory.
-func (r *Router) ask(ctx context.Context, name string, q Query) (directories.Answer, error) {
+// ask asks a directory, and has it verify the user where that is for directories to do.
+func (r *Router) ask(ctx context.Context, name string, q Query, verify bool) (directories.Answer, error) {
 	d := r.directories[name]
 	if d == nil {
 		return directories.Answer{}, errors.New("is not asked here")
 	}
-	return d.Lookup(ctx, q.toDirectory(r.config.Auth.Verify == configs.VerifyDirectory))
+	return d.Lookup(ctx, q.toDirectory(verify && r.config.Auth.Verify == configs.VerifyDirectory))
 }
 
 // KnowsDomain asks a directory whether it knows a domain; sni is the name because of which it is asked.
@@ -162,12 +180,15 @@ func (r *Router) KnowsDomain(ctx context.Context, directory, domain, sni string)
 
 // Look asks a directory of that name where a user belongs, and has nobody verified.
 func (r *Router) Look(ctx context.Context, directory string, user User) (directories.Answer, error) {
-	return r.ask(ctx, directory, Query{User: user, Service: configs.IMAP})
+	return r.ask(ctx, directory, Query{User: user, Service: configs.IMAP}, false)
 }
 
 // verify asks the verifier, where there is one and something to verify.
 func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error) {
-	if r.verifier == nil || q.Secret == "" {
+	switch {
+	case q.Proof != nil:
+		return q.Proof.answer, nil
+	case r.verifier == nil || !q.proves():
 		return directories.Answer{}, nil
 	}
 	answer, err := r.verifier.Lookup(ctx, q.toDirectory(true))
@@ -177,16 +198,41 @@ func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error
 	return answer, nil
 }
 
-// Verifies reports whether passwords are verified here and not by the stores. Then a client can only give one: an exchange
-// that is relayed proves nothing to us.
+// Verifies reports whether passwords are verified here and not by the stores. Then nothing is relayed to a store: an exchange is
+// with the verifier.
 func (r *Router) Verifies() bool {
 	return r.config.Auth.Verify == configs.VerifyDirectory || r.verifier != nil
+}
+
+// AskVerifier has a verifier say what it offers, if there is one that can.
+func (r *Router) AskVerifier(ctx context.Context) error {
+	if d, ok := r.dovecot(); ok {
+		return d.Learn(ctx)
+	}
+	return nil
+}
+
+func (r *Router) dovecot() (*directories.Dovecot, bool) {
+	if r.verifier == nil {
+		return nil, false
+	}
+	return directories.AsDovecot(r.verifier.Directory)
+}
+
+// verifiable lists the mechanisms beside those that give a password by which a user can be verified here, to enter one of these
+// stores. A store that wants to hear a password itself would let nobody in.
+func (r *Router) verifiable(stores []*Service) []string {
+	d, ok := r.dovecot()
+	if !ok || slices.ContainsFunc(stores, func(s *Service) bool { return s.Access.Login == configs.LoginSame }) {
+		return nil
+	}
+	return relayable(d.Offers())
 }
 
 func (q Query) toDirectory(verify bool) directories.Query {
 	return directories.Query{
 		User: q.User.String(), Local: q.User.Local, Domain: q.User.Domain, Detail: q.Detail,
-		Service: q.Service, Mechanism: q.Mechanism, Secret: q.Secret, Verify: verify && q.Secret != "",
+		Service: q.Service, Mechanism: q.Mechanism, Secret: q.Secret, Exchange: q.Exchange, Verify: verify && q.proves(),
 		Client: q.Peer.Client, Port: q.Peer.Port, Address: q.Peer.Local, Listener: q.Peer.Listener, SNI: q.Peer.SNI,
 		Hello: q.Peer.Hello, Session: q.Peer.Session, TLS: q.Peer.TLS, Cipher: q.Peer.Cipher, Attempt: q.Attempt,
 	}
@@ -194,7 +240,7 @@ func (q Query) toDirectory(verify bool) directories.Query {
 
 // enter makes the placement at a backend, a pool's member, or the backend of a host.
 func (r *Router) enter(ctx context.Context, q Query, answer directories.Answer, to string) (Placement, error) {
-	if r.Verifies() && q.Secret != "" && !answer.Verified {
+	if r.Verifies() && q.proves() && !answer.Verified {
 		return Placement{}, ErrUnverified
 	}
 	p := Placement{Renamed: answer.User != "", Password: answer.Password, Verified: answer.Verified, Refuse: answer.Refuse}

@@ -147,6 +147,34 @@ func TestPlaceVerified(t *testing.T) {
 	}
 }
 
+// Who has been verified need not show the same again, to be placed once more.
+func TestProof(t *testing.T) {
+	exchange := func(q *Query) { q.Mechanism, q.Exchange = "SCRAM-SHA-256", &Exchange{Name: "alice@x"} }
+	for _, by := range []configs.Verify{configs.VerifyDovecot, configs.VerifyDirectory} {
+		r := prepared(t, &configs.Config{Auth: configs.Auth{Verify: by}, Routes: []configs.Route{{Lookup: "accounts", To: "a"}},
+			Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
+		verifier, directory := &told{answer: directories.Answer{Verified: true, User: "al"}}, &told{}
+		if by == configs.VerifyDirectory {
+			directory.answer.Verified = true
+		} else {
+			r.verifier = &openVerifier{Directory: verifier}
+		}
+		r.directories["accounts"] = &openDirectory{Directory: directory}
+		first, err := r.Place(t.Context(), asked("alice@x", exchange))
+		if err != nil || !first.Verified || first.Proof == nil {
+			t.Fatalf("%s: %+v, %v", by, first, err)
+		}
+		verifier.err, directory.answer.Verified = errWorld, false
+		again, err := r.Place(t.Context(), asked("alice@x", exchange, func(q *Query) { q.Proof = first.Proof }))
+		if err != nil || !again.Verified || again.Name != first.Name || directory.asked.Verify {
+			t.Errorf("%s: again: %+v, %v", by, again, err)
+		}
+		if _, err := r.Place(t.Context(), asked("alice@x", exchange)); err == nil {
+			t.Errorf("%s: who has shown nothing is placed", by)
+		}
+	}
+}
+
 // A directory that refuses may want the client to wait for the answer.
 func TestDirectoryWantsDelay(t *testing.T) {
 	r := prepared(t, &configs.Config{Routes: []configs.Route{{Lookup: "accounts"}}, Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})

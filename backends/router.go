@@ -213,9 +213,10 @@ func (r *Router) leadsTo(route configs.Route, protocol configs.Service) (all []*
 
 // Announced is what can be promised to a client before it is known where it belongs: what all stores that it can be led
 // to have in common. Stores that were never reached promise nothing and keep nothing back. known is false if no store
-// was reached.
+// was reached. Where users are verified here, the mechanisms are the verifier's.
 func (r *Router) Announced(service configs.Service, peer Peer) (common Capabilities, known bool) {
-	for _, s := range r.Reachable(service, peer) {
+	stores := r.Reachable(service, peer)
+	for _, s := range stores {
 		caps, reached := s.Capabilities()
 		switch {
 		case !reached:
@@ -224,6 +225,9 @@ func (r *Router) Announced(service configs.Service, peer Peer) (common Capabilit
 		default:
 			common = common.Common(caps)
 		}
+	}
+	if r.Verifies() {
+		common.Mechanisms = r.verifiable(stores)
 	}
 	return common, known
 }

@@ -45,7 +45,7 @@ func (r *Router) openDirectories(old *Router) error {
 		r.directories[name] = &openDirectory{d, config}
 	}
 	auth := r.config.Auth
-	if old != nil && old.verifier != nil && old.verifier.config == auth {
+	if old != nil && old.verifier != nil && reflect.DeepEqual(old.verifier.config, auth) {
 		r.verifier = old.verifier
 		return nil
 	}

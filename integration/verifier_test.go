@@ -332,22 +332,23 @@ func TestDovecotExchange(t *testing.T) {
 	if !ok {
 		t.Fatal("no Dovecot")
 	}
-	if names, err := d.Mechanisms(t.Context()); err != nil || !slices.Contains(names, "SCRAM-SHA-256") {
-		t.Fatalf("%v, %v", names, err)
+	if err := d.Learn(t.Context()); err != nil || !slices.Contains(d.Offers(), "SCRAM-SHA-256") {
+		t.Fatalf("%v, %v", d.Offers(), err)
 	}
 	for secret, right := range map[string]bool{password: true, "wrong": false} {
 		q := question("alice@a.example", "")
 		q.Mechanism = "SCRAM-SHA-256"
 		client := &scram{user: q.User, password: secret}
 		verified := false
-		answer, err := d.Exchange(t.Context(), q, []byte(client.first()), func(challenge []byte) ([]byte, error) {
+		q.Exchange = &directories.Exchange{Name: q.User, First: []byte(client.first()), Ask: func(challenge []byte) ([]byte, error) {
 			if strings.HasPrefix(string(challenge), "r=") {
 				return []byte(client.final(t, string(challenge))), nil
 			}
 			client.verify(t, string(challenge))
 			verified = true
 			return nil, nil
-		})
+		}}
+		answer, err := v.Lookup(t.Context(), q)
 		if answer.Verified != right || verified != right || errors.Is(err, directories.ErrDenied) == right {
 			t.Errorf("%s: %+v, %v; the server has proved itself: %v", secret, answer, err, verified)
 		}
@@ -357,7 +358,8 @@ func TestDovecotExchange(t *testing.T) {
 	q.Mechanism = "SCRAM-SHA-256"
 	for range 10 {
 		client := &scram{user: q.User, password: password}
-		if _, err := d.Exchange(t.Context(), q, []byte(client.first()), func([]byte) ([]byte, error) { return nil, gone }); !errors.Is(err, gone) {
+		q.Exchange = &directories.Exchange{Name: q.User, First: []byte(client.first()), Ask: func([]byte) ([]byte, error) { return nil, gone }}
+		if _, err := v.Lookup(t.Context(), q); !errors.Is(err, gone) {
 			t.Error(err)
 		}
 	}

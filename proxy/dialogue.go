@@ -95,7 +95,7 @@ func (t *talk) mechanisms(caps backends.Capabilities) []string {
 	if !t.mayLogin() {
 		return nil
 	}
-	names := Offered(caps, t.settings.router.Verifies())
+	names := Offered(caps)
 	if t.external != "" {
 		names = append(names, "EXTERNAL")
 	}

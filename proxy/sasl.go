@@ -25,8 +25,9 @@ type Attempt struct {
 	First []byte
 	// Ask continues the exchange with the client.
 	Ask   Ask
-	asked bool      // the exchange was continued after the attempt began
-	heard time.Time // when the client's last word came
+	asked bool            // the exchange was continued after the attempt began
+	heard time.Time       // when the client's last word came
+	proof *backends.Proof // of a verification that the attempt has passed
 }
 
 // Ask sends a challenge to the client and returns its response: a *syntaxError if the client cancels or sends what is no
@@ -84,12 +85,11 @@ var mechanisms = []mechanism{
 	{name: "EXTERNAL", read: readExternal}, // offered to those who have shown a certificate, whatever the stores offer
 }
 
-// Offered lists the mechanisms that a client may use towards stores with these capabilities. What is relayed proves nothing to
-// the proxy, and is not offered where passwords are verified here.
-func Offered(caps backends.Capabilities, verified bool) []string {
+// Offered lists the mechanisms that a client may use, where the stores, or who verifies in their place, have these capabilities.
+func Offered(caps backends.Capabilities) []string {
 	var names []string
 	for _, m := range mechanisms {
-		if m.always || m.name != "EXTERNAL" && !verified && slices.Contains(caps.Mechanisms, m.name) {
+		if m.always || m.name != "EXTERNAL" && slices.Contains(caps.Mechanisms, m.name) {
 			names = append(names, m.name)
 		}
 	}
@@ -257,22 +257,46 @@ func (a *Attempt) client(name, by string, observe func(challenge []byte)) (sasl.
 	default:
 		user, authzid = by, name
 	}
-	switch a.Mechanism {
-	case "PLAIN", "LOGIN":
+	if a.givesPassword() {
 		return &backends.Plain{Authzid: authzid, User: user, Password: a.Secret}, nil
-	case "OAUTHBEARER":
-		return &relayClient{a, observe, []byte("n,a=" + encodeName(user) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
-	case "XOAUTH2":
-		return &relayClient{a, observe, []byte("user=" + user + "\x01auth=Bearer " + a.Secret + "\x01\x01")}, nil
 	}
-	if a.User != user || a.Authzid != "" && a.Authzid != name {
+	if a.relayed() && (a.User != user || a.Authzid != "" && a.Authzid != name) {
 		return nil, errScramName
 	}
-	return &relayClient{a, observe, a.First}, nil
+	return &relayClient{a, observe, a.first(user)}, nil
 }
 
-// relayClient hands every challenge of the store to the client, and every response back: a SCRAM exchange, or a bearer
-// token's error with the dummy response to it (RFC 7628 section 3.2.2).
+// exchange is what a verifier needs; nil where the client has given a password, or nothing. A name that is signed stays as the
+// client wrote it.
+func (a *Attempt) exchange(user string, observe func(challenge []byte)) (*backends.Exchange, error) {
+	switch {
+	case a.givesPassword() || a.External:
+		return nil, nil
+	case a.relayed() && a.Authzid != "" && a.Authzid != a.User:
+		return nil, errScramName
+	case a.relayed():
+		user = a.User
+	}
+	client := &relayClient{a, observe, a.first(user)}
+	return &backends.Exchange{Name: user, First: client.first, Ask: client.Next}, nil
+}
+
+// givesPassword tells that the secret is a password.
+func (a *Attempt) givesPassword() bool { return a.Mechanism == "PLAIN" || a.Mechanism == "LOGIN" }
+
+// first is the client's first message, with another name where that can be.
+func (a *Attempt) first(user string) []byte {
+	switch a.Mechanism {
+	case "OAUTHBEARER":
+		return []byte("n,a=" + encodeName(user) + ",\x01auth=Bearer " + a.Secret + "\x01\x01")
+	case "XOAUTH2":
+		return []byte("user=" + user + "\x01auth=Bearer " + a.Secret + "\x01\x01")
+	}
+	return a.First
+}
+
+// relayClient hands every challenge of the store, or of a verifier, to the client, and every response back: a SCRAM exchange, or a
+// bearer token's error with the dummy response to it (RFC 7628 section 3.2.2).
 type relayClient struct {
 	attempt *Attempt
 	observe func(challenge []byte)
@@ -290,7 +314,7 @@ func (r *relayClient) Next(challenge []byte) ([]byte, error) {
 	return response, nil
 }
 
-// clientError is what went wrong on the client's side of an exchange that the store's side carried.
+// clientError is what went wrong on the client's side of an exchange that the other side carried.
 type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }

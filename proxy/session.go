@@ -309,15 +309,27 @@ func (s *session) place(ctx context.Context, a *Attempt) (backends.Placement, sa
 		return backends.Placement{}, nil, errAuthzid // whose password it is, and whose mail, only a store can tell
 	}
 	s.attempts++
-	place, err := s.settings.router.Place(ctx, backends.Query{
-		User: user, Service: s.settings.listener.Service, Peer: s.peer,
-		Mechanism: a.Mechanism, Secret: a.Secret, Attempt: s.attempts, Evict: s.evict,
-	})
+	query := backends.Query{
+		User: user, Service: s.settings.listener.Service, Peer: s.peer, Mechanism: a.Mechanism, Secret: a.Secret, Proof: a.proof,
+		Attempt: s.attempts, Evict: s.evict,
+	}
+	if s.settings.router.Verifies() {
+		if query.Exchange, err = a.exchange(user.String(), s.observe(a)); err != nil {
+			return backends.Placement{}, nil, err
+		}
+	}
+	place, err := s.settings.router.Place(ctx, query)
 	if err != nil {
 		return place, nil, err
 	}
+	a.proof = place.Proof
 	client, err := s.credentials(a, place, actor)
 	return place, client, err
+}
+
+// observe shows the decoys what an exchange looks like.
+func (s *session) observe(a *Attempt) func(challenge []byte) {
+	return func(challenge []byte) { s.settings.decoys.learn(a, challenge) }
 }
 
 // credentials decides what the store is told. Only where the proxy has seen a proof itself may it use its own.
@@ -332,12 +344,14 @@ func (s *session) credentials(a *Attempt, place backends.Placement, actor backen
 		return nil, backends.ErrUnverified
 	case place.Password != "":
 		return &backends.Plain{User: place.Name, Password: place.Password}, nil
+	case !a.givesPassword() && s.settings.router.Verifies():
+		return nil, backends.ErrNoPassword
 	}
 	by := ""
 	if actor.Local != "" {
 		by = actor.Form(access.User)
 	}
-	return a.client(place.Name, by, func(challenge []byte) { s.settings.decoys.learn(a, challenge) })
+	return a.client(place.Name, by, s.observe(a))
 }
 
 // delay makes refusals come a while after the client's last word, longer with repetition. Whom no store has refused waits

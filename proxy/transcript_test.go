@@ -35,6 +35,7 @@ import (
 //	= after NAME         begins with what another transcript does
 //	C> S> / (tab)B> P>   octets with Go's escapes, and no line end added
 //	C* starttls NAME     the client does something: see act
+//	(tab)A: / (tab)V:    what a verifier is asked, and what it says; see fakeDovecot
 //	L~                   a line that is in the log when all is over, as a regular expression
 //	(tab)B: / (tab)P:    what the store sends, and what it reads from the proxy
 //	(tab)P~              what the store reads, as a regular expression
@@ -76,6 +77,7 @@ type player struct {
 	caps   []string       // what the store says when it is asked for its capabilities; nil: it is down
 	askFor bool           // of clients, their certificates
 	show   *devca.Leaf    // the client's certificate
+	asked  *fakeDovecot   // who verifies; nil: the store
 	logged []func(log string)
 	client net.Conn
 	read   *bufio.Reader
@@ -146,6 +148,9 @@ func (p *player) setting(text string) {
 			form = &p.access.ExternalLogin
 		}
 		*form = configs.LoginForm(value)
+	case "dovecot": // verifies, and offers these mechanisms
+		p.asked = newFakeDovecot(p.t, strings.Fields(value))
+		p.config.Auth = configs.Auth{Verify: configs.VerifyDovecot, Socket: p.asked.socket, Timeout: patience}
 	case "default_realm":
 		p.config.Users.DefaultRealm = value
 	case "account": // a line of the directory that places users
@@ -209,6 +214,7 @@ func (p *player) start() {
 			p.fail("the store was not understood: %q", p.caps)
 		}
 	}
+	p.must(setup.Router.AskVerifier(p.t.Context()))
 	var logs bytes.Buffer
 	var raw net.Conn
 	p.client, raw = tcpPair(p.t)
@@ -288,6 +294,12 @@ func (p *player) step(kind, rest string) {
 				p.t.Errorf("%s: the log is\n%s", line, log)
 			}
 		})
+	case "\tA:":
+		if got := p.asked.hears(); got != rest {
+			p.fail("Dovecot hears\n %s\nwant\n %s", got, rest)
+		}
+	case "\tV:":
+		p.must(p.asked.says(rest))
 	case "\tB:":
 		p.connected()
 		p.write(p.store, rest+"\r\n")

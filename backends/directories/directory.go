@@ -25,6 +25,8 @@ type Query struct {
 	Mechanism           string // SASL's name in upper case, LOGIN for a protocol's own command; "" for LMTP, which has no login
 	// Secret is the password or token that the client has given, "" where it gave none: LMTP, SCRAM, EXTERNAL.
 	Secret string
+	// Exchange is what the client shows where a secret is not all; nil for a password.
+	Exchange *Exchange
 	// Verify asks for a verification: the answer is ErrDenied, or has Verified. Without it the answer only places the user, and the
 	// secret is for a directory whose protocol cannot do without.
 	Verify bool
@@ -39,6 +41,15 @@ type Query struct {
 	TLS      uint16 // the version; 0 without TLS
 	Cipher   uint16 // the cipher suite; 0 without TLS
 	Attempt  int    // the how-many-th of the connection, from 1
+}
+
+// Exchange is a proof that takes several messages (RFC 4422 section 3), at the point where the client has sent the first.
+type Exchange struct {
+	// Name is whom the first message names, octet by octet: another name than the canonical one cannot take its place.
+	Name  string
+	First []byte
+	// Ask hands a challenge to the client and returns the response, for which the client may take its time.
+	Ask func(challenge []byte) (response []byte, err error)
 }
 
 // Answer is what a directory says of a user whom it knows.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -28,16 +29,25 @@ type Dovecot struct {
 	log     *zap.Logger
 	dialing chan struct{} // who makes a connection has put something in
 	running sync.WaitGroup
+	stop    context.CancelFunc
 
 	mu     sync.Mutex
 	conn   *dovecotConn // nil before the first
+	offers []string     // mechanisms; nil while nobody answers
 	up     bool         // the log says that it is connected
 	closed bool
 }
 
-// NewDovecot makes a verifier, which connects when it is first asked.
+// dovecotLook is how often Dovecot is asked what it offers. A variable, so that tests need not wait.
+var dovecotLook = 10 * time.Second
+
+// NewDovecot makes a verifier, which learns in the background what Dovecot offers.
 func NewDovecot(c configs.Auth, log *zap.Logger) *Dovecot {
-	return &Dovecot{config: c, log: log.With(zap.String("socket", c.Socket)), dialing: make(chan struct{}, 1)}
+	d := &Dovecot{config: c, log: log.With(zap.String("socket", c.Socket)), dialing: make(chan struct{}, 1)}
+	var ctx context.Context
+	ctx, d.stop = context.WithCancel(context.Background())
+	d.running.Go(func() { d.watch(ctx) })
+	return d
 }
 
 // AsDovecot returns the Dovecot behind a verifier, which has more to offer than Lookup.
@@ -52,25 +62,27 @@ func AsDovecot(verifier Directory) (d *Dovecot, ok bool) {
 // dovecotServices are what Dovecot's login processes call themselves, and Postfix calls itself there.
 var dovecotServices = serviceNames{configs.IMAP: "imap", configs.POP3: "pop3", configs.Sieve: "sieve", configs.Submission: "smtp"}
 
-// Lookup verifies a password.
+// Lookup verifies a password, or hands an exchange on, by any mechanism that Dovecot offers. The last challenge of that may say
+// that all is well, as SCRAM's does.
 func (d *Dovecot) Lookup(ctx context.Context, q Query) (Answer, error) {
 	if err := dovecotServices.check(q); err != nil {
 		return Answer{}, err
 	}
-	if q.Mechanism != "PLAIN" && q.Mechanism != "LOGIN" {
-		return Answer{}, fmt.Errorf("what %s has shown is no password", q.Mechanism)
+	if q.Exchange == nil {
+		q.Mechanism = "PLAIN"
+		q.Exchange = &Exchange{Name: q.User, First: []byte("\x00" + q.User + "\x00" + q.Secret), Ask: func([]byte) ([]byte, error) {
+			return nil, d.failed(errors.New("a challenge to PLAIN"))
+		}}
 	}
-	q.Mechanism = "PLAIN"
-	return d.Exchange(ctx, q, []byte("\x00"+q.User+"\x00"+q.Secret), func([]byte) ([]byte, error) {
-		return nil, d.failed(errors.New("a challenge to PLAIN"))
-	})
+	if q.Exchange.Name != q.User { // Dovecot would take somebody else for the user
+		return Answer{}, fmt.Errorf("%w: Dovecot would be asked about %q", ErrDenied, q.Exchange.Name)
+	}
+	return d.converse(ctx, q)
 }
 
-// Exchange verifies by any mechanism that Dovecot offers: first is the client's first message, nil where it sent none, and ask
-// hands on a challenge and returns the response, for which the client may take the time that ctx leaves. The last challenge may
-// say that all is well, as SCRAM's does. The user whom the client has named is Query.User, and Answer.User is who it was then.
-func (d *Dovecot) Exchange(ctx context.Context, q Query, first []byte, ask func(challenge []byte) ([]byte, error)) (Answer, error) {
-	question, reply, err := d.begin(ctx, q, first)
+// converse hands challenges to the client and its responses to Dovecot, until that has decided.
+func (d *Dovecot) converse(ctx context.Context, q Query) (Answer, error) {
+	question, reply, err := d.begin(ctx, q)
 	if err != nil {
 		return Answer{}, d.failed(err)
 	}
@@ -80,7 +92,7 @@ func (d *Dovecot) Exchange(ctx context.Context, q Query, first []byte, ask func(
 		if err != nil {
 			return Answer{}, d.failed(err)
 		}
-		response, err := ask(challenge)
+		response, err := q.Exchange.Ask(challenge)
 		if err != nil {
 			return Answer{}, err
 		}
@@ -92,19 +104,40 @@ func (d *Dovecot) Exchange(ctx context.Context, q Query, first []byte, ask func(
 	return answer, d.failed(err)
 }
 
-// Mechanisms are those that Dovecot offers.
-func (d *Dovecot) Mechanisms(ctx context.Context) ([]string, error) {
+// Offers are the mechanisms that Dovecot has named when it was last connected; none while it is down.
+func (d *Dovecot) Offers() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.offers
+}
+
+// Learn connects, if it has to, for Offers.
+func (d *Dovecot) Learn(ctx context.Context) error {
 	ctx, cancel := withTimeout(ctx, d.config.Timeout)
 	defer cancel()
-	conn, _, err := d.connection(ctx)
-	if err != nil {
-		return nil, d.failed(err)
+	_, _, err := d.connection(ctx)
+	return d.failed(err)
+}
+
+// watch keeps what is known of Dovecot fresh.
+func (d *Dovecot) watch(ctx context.Context) {
+	for {
+		if d.Learn(ctx) != nil {
+			d.mu.Lock()
+			d.offers = nil
+			d.mu.Unlock()
+		}
+		select {
+		case <-time.After(dovecotLook):
+		case <-ctx.Done():
+			return
+		}
 	}
-	return conn.mechanisms, nil
 }
 
 // Close ends the connection, and fails the questions that are asked over it.
 func (d *Dovecot) Close() {
+	d.stop()
 	d.mu.Lock()
 	d.closed = true
 	conn := d.conn
@@ -123,7 +156,7 @@ func (d *Dovecot) failed(err error) error {
 }
 
 // begin asks, and asks once more where a connection that was there before has ended: Dovecot may have been restarted.
-func (d *Dovecot) begin(ctx context.Context, q Query, first []byte) (*question, reply, error) {
+func (d *Dovecot) begin(ctx context.Context, q Query) (*question, reply, error) {
 	ctx, cancel := withTimeout(ctx, d.config.Timeout)
 	defer cancel()
 	for again := false; ; again = true {
@@ -131,7 +164,7 @@ func (d *Dovecot) begin(ctx context.Context, q Query, first []byte) (*question, 
 		if err != nil {
 			return nil, reply{}, err
 		}
-		question, r, err := conn.begin(ctx, q, first)
+		question, r, err := conn.begin(ctx, q)
 		if err == nil || again || made || !conn.ended() || ctx.Err() != nil {
 			return question, r, err
 		}
@@ -162,7 +195,7 @@ func (d *Dovecot) connection(ctx context.Context) (conn *dovecotConn, made bool,
 	if !d.up {
 		d.log.Info("Dovecot's auth service is connected", zap.Strings("mechanisms", conn.mechanisms))
 	}
-	d.conn, d.up = conn, true
+	d.conn, d.offers, d.up = conn, conn.mechanisms, true
 	d.running.Go(func() { d.listen(conn) })
 	return conn, true, nil
 }
@@ -192,7 +225,7 @@ func (d *Dovecot) listen(conn *dovecotConn) {
 }
 
 // authLine asks whether a client is who it says. What it has said itself stands at the end, where it cannot become anything else.
-func authLine(id uint32, q Query, first []byte) string {
+func authLine(id uint32, q Query) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "AUTH\t%d\t%s", id, q.Mechanism)
 	field := func(key, value string) {
@@ -214,10 +247,7 @@ func authLine(id uint32, q Query, first []byte) string {
 		field("lport", strconv.Itoa(int(q.Address.Port())))
 	}
 	field("local_name", q.SNI)
-	if first != nil {
-		b.WriteString("\tresp=" + wire.EncodeBase64(first))
-	}
-	b.WriteString("\n")
+	b.WriteString("\tresp=" + wire.EncodeBase64(q.Exchange.First) + "\n")
 	return b.String()
 }
 

@@ -447,50 +447,83 @@ func TestDovecotClosed(t *testing.T) {
 
 // An exchange goes back and forth between client and Dovecot, beside other questions.
 func TestDovecotExchange(t *testing.T) {
-	d, ok := AsDovecot(openVerifier(t, withCache(dovecotServer(t, func(s *authServer, number int) {
+	v := openVerifier(t, withCache(dovecotServer(t, func(s *authServer, number int) {
 		s.hears("AUTH 1 SCRAM-SHA-256 service=imap resp=" + resp("n,,n=anna,r=x"))
 		s.says("CONT 1 " + resp("r=xy,s=,i=1"))
 		s.hears("CONT 1 " + resp("c=biws,r=xy,p=z"))
 		s.says("CONT 1 " + resp("v=w"))
 		s.hears("CONT 1 ")
 		s.says("OK 1 user=anna@a.example")
-		s.hears("AUTH 2 PLAIN service=imap") // no first message: a challenge that is empty asks for it
-		s.says("CONT 2 ")
-		s.hears("CONT 2 " + resp("\x00anna\x00x"))
+		s.hears("AUTH 2 SCRAM-SHA-256 service=imap resp=") // a first message may be empty, and is one
 		s.says("FAIL 2")
 		s.hears("AUTH 3 SCRAM-SHA-256 service=imap resp=")
 		s.says("CONT 3 " + resp("r"))
 		s.hears("CANCEL 3")
 		s.waits()
-	}))))
+	})))
+	d, ok := AsDovecot(v)
 	if !ok {
 		t.Fatal("no Dovecot is behind the verifier")
 	}
-	if names, err := d.Mechanisms(t.Context()); err != nil || fmt.Sprint(names) != "[PLAIN SCRAM-SHA-256]" {
-		t.Errorf("%v, %v", names, err)
+	if err := d.Learn(t.Context()); err != nil || fmt.Sprint(d.Offers()) != "[PLAIN SCRAM-SHA-256]" {
+		t.Errorf("%v, %v", d.Offers(), err)
 	}
-	q := login("")
-	q.Mechanism = "SCRAM-SHA-256"
-	answer, err := d.Exchange(t.Context(), q, []byte("n,,n=anna,r=x"), converses(t, "r=xy,s=,i=1", "c=biws,r=xy,p=z", "v=w", ""))
+	ask := func(name, first string, ask func([]byte) ([]byte, error)) (Answer, error) {
+		q := login("")
+		q.Mechanism, q.Exchange = "SCRAM-SHA-256", &Exchange{Name: name, First: []byte(first), Ask: ask}
+		return v.Lookup(t.Context(), q)
+	}
+	answer, err := ask(anna.User, "n,,n=anna,r=x", converses(t, "r=xy,s=,i=1", "c=biws,r=xy,p=z", "v=w", ""))
 	if err != nil || answer != (Answer{Verified: true}) {
 		t.Errorf("%+v, %v", answer, err)
 	}
-	q.Mechanism = "PLAIN"
-	if answer, err = d.Exchange(t.Context(), q, nil, converses(t, "", "\x00anna\x00x")); !errors.Is(err, ErrDenied) {
+	if answer, err = ask(anna.User, "", nil); !errors.Is(err, ErrDenied) {
 		t.Errorf("%+v, %v", answer, err)
 	}
-	q.Mechanism = "SCRAM-SHA-256"
 	gone := errors.New("the client has left")
-	answer, err = d.Exchange(t.Context(), q, []byte{}, func([]byte) ([]byte, error) { return nil, gone })
+	answer, err = ask(anna.User, "", func([]byte) ([]byte, error) { return nil, gone })
 	if !errors.Is(err, gone) || answer != (Answer{}) {
 		t.Errorf("%+v, %v", answer, err)
 	}
-	q.Mechanism = "X\tsecured"
-	if _, err = d.Exchange(t.Context(), q, nil, nil); err == nil || errors.Is(err, ErrDenied) {
-		t.Error(err)
+	for _, other := range []string{"anna", "Anna@a.example", "bob@a.example", ""} { // Dovecot is asked about nobody else
+		if answer, err = ask(other, "n,,n=x,r=x", nil); !errors.Is(err, ErrDenied) {
+			t.Errorf("%s: %+v, %v", other, answer, err)
+		}
 	}
-	q.Mechanism, q.Secret = "OAUTHBEARER", "token"
-	failsWith(t, d, q, "no password")
+	q := login("token")
+	q.Mechanism = "OAUTHBEARER"
+	failsWith(t, v, q, "no password")
+	q.Exchange = &Exchange{Name: q.User}
+	failsWith(t, v, q, "no mechanism OAUTHBEARER is offered")
+	q.Mechanism = "X\tsecured"
+	failsWith(t, v, q, "is offered")
+}
+
+// What Dovecot offers is learned without a question, and forgotten when nobody answers any more.
+func TestDovecotOffers(t *testing.T) {
+	waits := func(d *Dovecot, want string) {
+		t.Helper()
+		for end := time.Now().Add(patience); fmt.Sprint(d.Offers()) != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%v are offered, want %s", d.Offers(), want)
+			}
+		}
+	}
+	defer func(look, age time.Duration) { dovecotLook, dovecotAge = look, age }(dovecotLook, dovecotAge)
+	dovecotLook, dovecotAge = 10*time.Millisecond, 10*time.Millisecond
+	c := dovecotServer(t, func(s *authServer, _ int) { s.waits() })
+	c.Timeout = patience
+	d := NewDovecot(c, zap.NewNop())
+	defer d.Close()
+	waits(d, "[PLAIN SCRAM-SHA-256]")
+	if err := os.Rename(c.Socket, c.Socket+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	waits(d, "[]")
+	if err := os.Rename(c.Socket+"-away", c.Socket); err != nil {
+		t.Fatal(err)
+	}
+	waits(d, "[PLAIN SCRAM-SHA-256]")
 }
 
 // converses is a client that hears challenges and responds to them, in turn.

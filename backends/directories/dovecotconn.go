@@ -113,7 +113,7 @@ type question struct {
 }
 
 // begin asks, and returns the first reply. On an error the question has ended.
-func (c *dovecotConn) begin(ctx context.Context, q Query, first []byte) (*question, reply, error) {
+func (c *dovecotConn) begin(ctx context.Context, q Query) (*question, reply, error) {
 	if !slices.Contains(c.mechanisms, q.Mechanism) {
 		return nil, reply{}, fmt.Errorf("no mechanism %s is offered", q.Mechanism) // for asking nevertheless it would cut us off
 	}
@@ -121,7 +121,7 @@ func (c *dovecotConn) begin(ctx context.Context, q Query, first []byte) (*questi
 	if err != nil {
 		return nil, reply{}, err
 	}
-	r, err := question.send(ctx, authLine(question.id, q, first))
+	r, err := question.send(ctx, authLine(question.id, q))
 	if err != nil {
 		question.end()
 		return nil, reply{}, err

@@ -29,6 +29,7 @@ func (s *saslauthd) Lookup(ctx context.Context, q Query) (Answer, error) {
 	if s.closed.Load() {
 		return Answer{}, errClosed
 	}
+	q.Exchange = nil // nothing but a password can be said here
 	if err := saslauthdServices.check(q); err != nil {
 		return Answer{}, err
 	}

@@ -54,7 +54,9 @@ func (names serviceNames) check(q Query) error {
 		return errors.New("a verifier places nobody")
 	case names[q.Service.Protocol()] == "":
 		return fmt.Errorf("%s has no login that could be verified", q.Service)
-	case !validName(q.User) || q.Secret == "" || strings.Contains(q.Secret, "\x00"):
+	case q.Exchange == nil && q.Mechanism != "PLAIN" && q.Mechanism != "LOGIN":
+		return fmt.Errorf("what %s has shown is no password", q.Mechanism)
+	case !validName(q.User) || q.Exchange == nil && q.Secret == "" || strings.Contains(q.Secret, "\x00"):
 		return ErrDenied
 	}
 	return nil

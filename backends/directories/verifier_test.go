@@ -101,6 +101,9 @@ func TestOpenVerifier(t *testing.T) {
 		if err != nil || (v != nil) != want {
 			t.Errorf("%s: %v, %v", verify, v, err)
 		}
+		if v != nil {
+			v.Close()
+		}
 	}
 	if _, err := OpenVerifier(configs.Auth{Verify: "pam"}, zap.NewNop()); err == nil {
 		t.Error("anything is a verifier")

@@ -34,9 +34,9 @@ func newVerifyCache(d Directory, lifetime time.Duration) *verifyCache {
 	return &verifyCache{Directory: d, lifetime: lifetime, key: key, now: time.Now, kept: make(map[[sha256.Size]byte]verified)}
 }
 
-// Lookup verifies a password, from memory if that is young enough.
+// Lookup verifies a password, from memory if that is young enough. An exchange is new each time.
 func (c *verifyCache) Lookup(ctx context.Context, q Query) (Answer, error) {
-	if !q.Verify {
+	if !q.Verify || q.Exchange != nil {
 		return c.Directory.Lookup(ctx, q)
 	}
 	hash := c.hash(q)

@@ -150,6 +150,9 @@ func (a *answer) askStores(ctx context.Context, router *backends.Router, service
 			a.Warnings = append(a.Warnings, fmt.Sprintf("store %s does not answer: %v", s.Backend, err))
 		}
 	}
+	if err := router.AskVerifier(ctx); err != nil {
+		a.Warnings = append(a.Warnings, err.Error())
+	}
 	common, known := router.Announced(service, peer)
 	if !known {
 		a.Warnings = append(a.Warnings, "no store was reached; little is promised before login")
@@ -158,7 +161,7 @@ func (a *answer) askStores(ctx context.Context, router *backends.Router, service
 		a.Capabilities = append(a.Capabilities, strings.TrimSpace(c.Name+" "+c.Value))
 	}
 	if service != configs.LMTP { // nobody logs in
-		a.Mechanisms = proxy.Offered(common, router.Verifies())
+		a.Mechanisms = proxy.Offered(common)
 	}
 }
 

@@ -89,6 +89,10 @@ func askOnline(ctx context.Context, out io.Writer, config *configs.Config, route
 		began := time.Now()
 		note("directory "+name, began, askDirectory(ctx, router, name))
 	}
+	if config.Auth.Verify == configs.VerifyDovecot {
+		began := time.Now()
+		note("verifier dovecot", began, router.AskVerifier(ctx))
+	}
 	for _, s := range router.Services() {
 		began := time.Now()
 		note(fmt.Sprintf("%s of %s", s.Protocol, s.Backend), began, s.Ask(ctx))
