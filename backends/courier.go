@@ -46,13 +46,13 @@ type Parameter struct {
 func (s *Service) Connect(ctx context.Context, peer Peer) (*Courier, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, loginLimit, errSlow)
 	defer cancel()
-	conn, caps, address, err := s.open(ctx, Opening{Client: &peer})
+	conn, caps, p, err := s.open(ctx, Opening{Client: &peer})
 	if err != nil {
 		return nil, err
 	}
 	s.learn(caps)
 	if s.Access.LoginUser != "" && slices.Contains(caps.Mechanisms, sasl.Plain) {
-		err := within(ctx, loginLimit, conn, "logging in at "+address.String(), func(context.Context) error {
+		err := within(ctx, loginLimit, conn, "logging in at "+p.address.String(), func(context.Context) error {
 			_, err := s.store.Login(conn, caps, &Plain{User: s.Access.LoginUser, Password: s.Access.LoginPassword, onBehalf: true})
 			return undenied(err)
 		})
@@ -61,7 +61,7 @@ func (s *Service) Connect(ctx context.Context, peer Peer) (*Courier, error) {
 			return nil, err
 		}
 	}
-	return &Courier{Address: address, conn: conn, caps: caps}, nil
+	return &Courier{Address: p.address, conn: conn, caps: caps}, nil
 }
 
 // Begin says MAIL, over a connection that is kept from another message if there is one. If that is of no use any more, another

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -24,11 +23,12 @@ import (
 // Each step on the way to a store has a limit of its own, so that the log can name the one that hangs. Variables, so that
 // tests need not wait.
 var (
-	dialLimit  = 3 * time.Second  // to take a connection: the next address may be in better health
-	tlsLimit   = 10 * time.Second // for a handshake
-	openLimit  = 10 * time.Second // from the greeting to the readiness for a login
-	loginLimit = 30 * time.Second // for a login: a store that is slow must not use up the client's own time
-	avoidFor   = 30 * time.Second // an address that has failed is tried last
+	dialLimit  = 3 * time.Second        // to take a connection: the next address may be in better health
+	tlsLimit   = 10 * time.Second       // for a handshake
+	openLimit  = 10 * time.Second       // from the greeting to the readiness for a login
+	loginLimit = 30 * time.Second       // for a login: a store that is slow must not use up the client's own time
+	stagger    = 250 * time.Millisecond // between the first dial and the next (RFC 8305 section 8)
+	avoidFor   = 30 * time.Second       // a path that has failed is tried last, unless somebody looks when it is up
 )
 
 // Opening is what is particular to one connection on its way to a login.
@@ -42,123 +42,95 @@ type Opening struct {
 	User     string             // by XCLIENT LOGIN: who is logged in without any further proof; "" elsewhere
 }
 
-// open goes the ways to the store until one leads to a login: those that have failed a moment ago come last.
-func (s *Service) open(ctx context.Context, o Opening) (*wire.Conn, Capabilities, configs.Address, error) {
+// open goes the paths to the store until one leads to a login. It returns at once where none is known to lead anywhere.
+func (s *Service) open(ctx context.Context, o Opening) (*wire.Conn, Capabilities, path, error) {
+	if err := s.downNow(); err != nil {
+		return nil, Capabilities{}, path{}, err
+	}
 	var errs []error
-	for _, address := range s.freshFirst(s.Access.Addresses) {
-		ways, err := resolve(ctx, address)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("connecting to %s: %w", address, err))
-		}
-		for _, way := range s.freshFirst(ways) {
-			conn, caps, failure := s.openWay(ctx, address, way, o)
-			s.note(ctx, way, failure)
-			if failure == nil {
-				s.note(ctx, address, nil)
-				return conn, caps, address, nil
-			}
-			err = failure
-			errs = append(errs, fmt.Errorf("connecting to %s: %w", nameWay(address, way), err))
-			if ctx.Err() != nil {
-				break
-			}
-		}
-		s.note(ctx, address, err)
-		if ctx.Err() != nil {
+	for paths := s.inOrder(s.resolve(ctx, false)); len(paths) > 0; {
+		raw, p, left, failures := s.race(ctx, paths)
+		paths, errs = left, append(errs, failures...)
+		if raw == nil {
 			break
 		}
+		conn, caps, err := s.prepare(ctx, raw, p.address, o)
+		s.note(ctx, p, err, 0)
+		if err == nil {
+			return conn, caps, p, nil
+		}
+		raw.Close()
+		errs = append(errs, fmt.Errorf("connecting to %s: %w", p, err))
 	}
-	return nil, Capabilities{}, configs.Address{}, cmp.Or(errors.Join(errs...), errNowhere)
+	return nil, Capabilities{}, path{}, cmp.Or(errors.Join(errs...), errNowhere)
 }
 
 var errNowhere = errors.New("no address leads to the store")
 
-// lookup resolves a host's name; a variable for tests.
-var lookup = net.DefaultResolver.LookupNetIP
-
-// resolve returns the ways that an address stands for: each of the addresses that a host has is one of its own, in the order
-// that the system prefers.
-func resolve(ctx context.Context, address configs.Address) ([]configs.Address, error) {
-	host, port, err := net.SplitHostPort(address.Address)
-	if _, notIP := netip.ParseAddr(host); address.Network == "unix" || err != nil || notIP == nil {
-		return []configs.Address{address}, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, dialLimit, errSlow)
-	defer cancel()
-	ips, err := lookup(ctx, "ip", host)
-	if err != nil {
-		return nil, because(ctx, err)
-	}
-	var ways []configs.Address
-	for _, ip := range ips {
-		ways = append(ways, configs.Address{Network: address.Network, Address: net.JoinHostPort(ip.Unmap().String(), port)})
-	}
-	return ways, nil
+// dialed is what came of dialing a path.
+type dialed struct {
+	path
+	conn net.Conn
+	err  error
 }
 
-func nameWay(address, way configs.Address) string {
-	if address == way {
-		return address.String()
-	}
-	return fmt.Sprintf("%s (%s)", address, way)
-}
-
-// freshFirst sorts addresses into the order in which they are tried.
-func (s *Service) freshFirst(addresses []configs.Address) []configs.Address {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	fresh, avoided := []configs.Address{}, []configs.Address{}
-	for _, a := range addresses {
-		if now.Before(s.avoid[a]) {
-			avoided = append(avoided, a)
-		} else {
-			fresh = append(fresh, a)
+// race dials paths in their order, the next one when one has failed or keeps us waiting (RFC 8305 section 5). It returns the
+// first connection, if there is one, and the paths that can still be tried if that is of no use.
+func (s *Service) race(ctx context.Context, paths []path) (conn net.Conn, won path, left []path, errs []error) {
+	racing, stop := context.WithCancel(ctx)
+	defer stop()
+	results := make(chan dialed, len(paths))
+	begun, ended, done := 0, 0, []path{}
+	next := func() {
+		if begun < len(paths) && racing.Err() == nil {
+			p := paths[begun]
+			begun++
+			go func() {
+				conn, err := s.dial(racing, p)
+				results <- dialed{p, conn, err}
+			}()
 		}
 	}
-	return append(fresh, avoided...)
-}
-
-// note remembers whether an address was of use. That a client had no time left, or went away, tells nothing of it.
-func (s *Service) note(ctx context.Context, address configs.Address, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(s.avoid, func(_ configs.Address, until time.Time) bool { return now.After(until) })
-	switch {
-	case err == nil:
-		delete(s.avoid, address)
-	case ctx.Err() == nil || errors.Is(context.Cause(ctx), errSlow):
-		s.avoid[address] = now.Add(avoidFor)
+	late := time.NewTicker(stagger)
+	defer late.Stop()
+	for next(); ended < begun; {
+		select {
+		case <-late.C:
+			next()
+		case d := <-results:
+			ended++
+			switch {
+			case d.err == nil && conn == nil:
+				conn, won, done = d.conn, d.path, append(done, d.path)
+				stop() // the others
+			case d.err == nil:
+				d.conn.Close()
+			case conn == nil:
+				err := because(ctx, d.err)
+				s.note(ctx, d.path, err, 0)
+				errs, done = append(errs, fmt.Errorf("connecting to %s: %w", d.path, err)), append(done, d.path)
+				next()
+			}
+		}
 	}
-}
-
-// openWay goes one of the ways that a configured address stands for.
-func (s *Service) openWay(ctx context.Context, address, way configs.Address, o Opening) (*wire.Conn, Capabilities, error) {
-	raw, err := s.dial(ctx, way)
-	if err != nil {
-		return nil, Capabilities{}, because(ctx, err)
-	}
-	conn, caps, err := s.prepare(ctx, raw, address, o)
-	if err != nil {
-		raw.Close()
-		return nil, Capabilities{}, err
-	}
-	caps.Mechanisms = relayable(caps.Mechanisms)
-	return conn, caps, nil
+	left = slices.DeleteFunc(slices.Clone(paths), func(p path) bool { return slices.Contains(done, p) })
+	return conn, won, left, errs
 }
 
 // dial connects, from the next of the source addresses where there are some. One whose ports are all in use, or that this
 // host does not have at the moment, is passed over.
-func (s *Service) dial(ctx context.Context, way configs.Address) (conn net.Conn, err error) {
+func (s *Service) dial(ctx context.Context, p path) (conn net.Conn, err error) {
+	if err := s.unresolved(p); err != nil {
+		return nil, err
+	}
 	dialer := net.Dialer{Timeout: dialLimit, KeepAliveConfig: KeepAlive}
-	if len(s.Access.Source) == 0 || way.Network == "unix" {
-		return dialer.DialContext(ctx, way.Network, way.Address)
+	if len(s.Access.Source) == 0 || p.end.Network == "unix" {
+		return dialer.DialContext(ctx, p.end.Network, p.end.Address)
 	}
 	err = errors.New("no source address is of its family")
-	for _, source := range s.sources(way) {
+	for _, source := range s.sources(p.end) {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
-		conn, err = dialer.DialContext(ctx, way.Network, way.Address)
+		conn, err = dialer.DialContext(ctx, p.end.Network, p.end.Address)
 		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EADDRINUSE) {
 			break
 		}
@@ -211,6 +183,7 @@ func (s *Service) prepare(ctx context.Context, raw net.Conn, address configs.Add
 		caps, err = s.store.Open(conn, o)
 		return err
 	})
+	caps.Mechanisms = relayable(caps.Mechanisms)
 	return conn, caps, err
 }
 

@@ -58,26 +58,28 @@ func open(t *testing.T, s *Service) (configs.Address, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, _, address, err := s.open(ctx, Opening{})
+	conn, _, p, err := s.open(ctx, Opening{})
 	if err == nil {
 		_ = conn.Close()
 	}
-	return address, err
+	return p.address, err
 }
 
 func TestResolve(t *testing.T) {
-	host(t, "two.example", "2001:db8::1", "::ffff:192.0.2.1")
+	host(t, "two.example", "2001:db8::1", "2001:db8::2", "2001:db8::3", "::ffff:192.0.2.1")
 	host(t, "hung.example")
 	for text, want := range map[string]string{
 		"192.0.2.1:143":     "[192.0.2.1:143]",
 		"[2001:db8::1]:143": "[[2001:db8::1]:143]",
-		"two.example:143":   "[[2001:db8::1]:143 192.0.2.1:143]",
-		"no.example:143":    "[] lookup no.example: no such host",
-		"hung.example:143":  "[] store is too slow: context deadline exceeded",
+		"two.example:143": "[two.example:143 ([2001:db8::1]:143) two.example:143 (192.0.2.1:143) " +
+			"two.example:143 ([2001:db8::2]:143) two.example:143 ([2001:db8::3]:143)]",
+		"no.example:143":   "[no.example:143] lookup no.example: no such host",
+		"hung.example:143": "[hung.example:143] store is too slow: context deadline exceeded",
 	} {
-		ways, err := resolve(t.Context(), configs.Address{Network: "tcp", Address: text})
-		got := fmt.Sprint(ways)
-		if err != nil {
+		s := unstarted(t, way(configs.Address{Network: "tcp", Address: text}))
+		paths := s.resolve(t.Context(), false)
+		got := fmt.Sprint(paths)
+		if err := s.unresolved(paths[0]); err != nil {
 			got += " " + err.Error()
 		}
 		if got != want {
@@ -85,9 +87,28 @@ func TestResolve(t *testing.T) {
 		}
 	}
 	socket := configs.Address{Network: "unix", Address: "/run/imap:143"}
-	if ways, err := resolve(t.Context(), socket); err != nil || !slices.Equal(ways, []configs.Address{socket}) {
-		t.Errorf("%s: %v, %v", socket, ways, err)
+	if paths := unstarted(t, way(socket)).resolve(t.Context(), false); !slices.Equal(paths, []path{{socket, socket}}) {
+		t.Errorf("%s: %v", socket, paths)
 	}
+}
+
+// What a name server has said is good for a while, and longer when it is gone.
+func TestResolveAgain(t *testing.T) {
+	s := unstarted(t, way(tcp("moves.example", "143")))
+	leads := func(anew bool, want string) {
+		t.Helper()
+		if got := fmt.Sprint(s.resolve(t.Context(), anew)); got != "["+want+"]" {
+			t.Errorf("resolved to %s, want %s", got, want)
+		}
+	}
+	leads(false, "moves.example:143")
+	host(t, "moves.example", "192.0.2.1")
+	leads(true, "moves.example:143 (192.0.2.1:143)")
+	host(t, "moves.example", "192.0.2.2")
+	leads(false, "moves.example:143 (192.0.2.1:143)")
+	leads(true, "moves.example:143 (192.0.2.2:143)")
+	hosts.Delete("moves.example")
+	leads(true, "moves.example:143 (192.0.2.2:143)")
 }
 
 // A host's addresses are ways like others: each is tried, and remembered by itself.
@@ -143,8 +164,8 @@ func TestHostUnderTLS(t *testing.T) {
 	}
 }
 
-// An address that has failed is tried last, for a while.
-func TestAvoid(t *testing.T) {
+// An address that has failed is tried last, for a while, where nobody looks when it is up again.
+func TestFailedComesLast(t *testing.T) {
 	first, second := serve(t, onLoopback), serve(t, onLoopback)
 	first.close()
 	s := unstarted(t, way(first.address, second.address))
@@ -158,7 +179,7 @@ func TestAvoid(t *testing.T) {
 	first.listen(t)
 	leads(second.address) // the first is not asked again so soon
 	s.mu.Lock()
-	s.avoid[first.address] = time.Now().Add(-time.Nanosecond)
+	s.paths[path{first.address, first.address}].seen = time.Now().Add(-avoidFor - time.Second)
 	s.mu.Unlock()
 	leads(first.address)
 	leads(first.address)
@@ -170,27 +191,22 @@ func TestAvoid(t *testing.T) {
 	}
 	first.listen(t)
 	leads(first.address) // where all have failed, all are tried
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, avoided := s.avoid[first.address]; avoided || len(s.avoid) != 1 {
-		t.Errorf("%v are avoided", s.avoid)
-	}
 }
 
-// What has not failed by itself is not avoided: a client may go, or have no time left.
-func TestAvoidOnlyForFailure(t *testing.T) {
+// What has not failed by itself is not held against an address: a client may go, or have no time left.
+func TestClientLeavesAddress(t *testing.T) {
 	gone := errors.New("client has gone")
 	address := func(f *fakeStore) configs.Address { return f.address }
 	name := func(f *fakeStore) configs.Address { return tcp("hung.farm.example", on(f)) }
 	for what, test := range map[string]struct {
 		address func(*fakeStore) configs.Address
 		cause   error
-		avoided int
+		failed  int
 	}{
 		"a client has gone":              {address, gone, 0},
 		"a client of a host has gone":    {name, gone, 0},
 		"the store is too slow":          {address, errSlow, 1},
-		"the first of hosts is too slow": {name, errSlow, 2}, // and its name
+		"the first of hosts is too slow": {name, errSlow, 1},
 	} {
 		t.Run(what, func(t *testing.T) {
 			hung := serve(t, onLoopback, silent)
@@ -212,15 +228,21 @@ func TestAvoidOnlyForFailure(t *testing.T) {
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if len(s.avoid) != test.avoided {
-				t.Errorf("%v are avoided, want %d", s.avoid, test.avoided)
+			failed := 0
+			for _, c := range s.paths {
+				if c.err != nil {
+					failed++
+				}
+			}
+			if failed != test.failed {
+				t.Errorf("%d have failed, want %d", failed, test.failed)
 			}
 		})
 	}
 }
 
 // What is known of addresses outlives a reload that does not change their backend.
-func TestAvoidOutlivesReload(t *testing.T) {
+func TestHealthOutlivesReload(t *testing.T) {
 	first, second := serve(t, onLoopback), serve(t, onLoopback)
 	first.close()
 	access := way(first.address, second.address)
@@ -238,10 +260,19 @@ func TestAvoidOutlivesReload(t *testing.T) {
 		}
 		routers = append(routers, r)
 		s := r.Services()[0]
-		eventually(t, "the store was reached", func() bool { _, reached := s.Capabilities(); return reached })
+		eventually(t, "both were looked at", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, c := range s.paths {
+				if c.seen.IsZero() {
+					return false
+				}
+			}
+			return len(s.paths) == 2
+		})
 		s.mu.Lock()
-		if len(s.avoid) != 1 {
-			t.Errorf("%v are avoided", s.avoid)
+		if c := s.paths[path{first.address, first.address}]; !c.down {
+			t.Error("the first is up")
 		}
 		s.mu.Unlock()
 	}
@@ -378,7 +409,7 @@ func TestClientInfoProxy(t *testing.T) {
 			_ = conn.Conn.Close()
 			store.mu.Lock()
 			defer store.mu.Unlock()
-			if got := store.headers[:2]; got[0] != "local" || got[1] != "192.0.2.7:50000 to 198.51.100.1:995, for mail.example.org" {
+			if got := store.headers[1:]; got[0] != "local" || got[1] != "192.0.2.7:50000 to 198.51.100.1:995, for mail.example.org" {
 				t.Errorf("the headers are %q", store.headers)
 			}
 		})

@@ -41,6 +41,7 @@ type fakeStore struct {
 	conns    []net.Conn
 	accepted int
 	open     int  // connections
+	goodbyes int  // LOGOUTs
 	lingers  bool // does not close at LOGOUT
 }
 
@@ -194,6 +195,7 @@ func (f *fakeStore) answer(command string) string {
 			return "TLS"
 		}
 	case "LOGOUT":
+		f.set(func(f *fakeStore) { f.goodbyes++ })
 		return "* BYE\r\nTAG OK bye"
 	case "NOOP":
 		return "TAG OK done"
@@ -304,7 +306,7 @@ func begin(t *testing.T, access configs.Access) (*Service, *observer.ObservedLog
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.start()
+	s.start(0)
 	t.Cleanup(s.close)
 	return s, logs
 }

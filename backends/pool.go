@@ -90,13 +90,6 @@ func (r *Router) usable(member string) bool {
 	return false
 }
 
-// dead reports whether the store could not be reached when it was looked at last.
-func (s *Service) dead() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failure != nil
-}
-
 // take holds a seat, or returns what to wait for before another try.
 func (s *seats) take(pool *configs.Pool, q Query, usable func(string) bool, now time.Time) (member string, h *holder, wait chan struct{}, err error) {
 	s.mu.Lock()

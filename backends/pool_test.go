@@ -43,6 +43,11 @@ func (f *farm) sits(user string, evict context.CancelCauseFunc) (member string, 
 
 func (f *farm) usable(member string) bool { return !f.dead[member] }
 
+// member is a service of a member of a pool.
+func member(up bool) *Service {
+	return &Service{paths: map[path]*condition{{}: {down: !up}}}
+}
+
 // While a user is there, and for a while after, he comes to the same member, whatever becomes of the others.
 func TestUserSticksToMember(t *testing.T) {
 	f := newFarm(t, nil)
@@ -160,7 +165,7 @@ func TestNeverOnTwoMembers(t *testing.T) {
 	pool := configs.Pool{Name: "farm", Members: []string{"s1", "s2", "s3"}, Hash: configs.HashUser, OnFailure: configs.OnFailureNext}
 	r := &Router{config: &configs.Config{Pools: []configs.Pool{pool}}, services: make(map[serviceKey]*Service), seats: poolSeats(&configs.Config{Pools: []configs.Pool{pool}}, nil)}
 	for _, name := range pool.Members {
-		r.services[serviceKey{name, configs.IMAP}] = &Service{}
+		r.services[serviceKey{name, configs.IMAP}] = member(true)
 	}
 	const users = 4
 	var here [users]struct {
@@ -212,9 +217,7 @@ func TestNeverOnTwoMembers(t *testing.T) {
 	for i := range 200 {
 		s := r.services[serviceKey{pool.Members[i%3], configs.IMAP}]
 		s.mu.Lock()
-		if s.failure = nil; i%2 == 0 {
-			s.failure = errWorld
-		}
+		s.paths[path{}].down = i%2 == 0
 		s.mu.Unlock()
 		if i%10 == 0 {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -235,7 +238,7 @@ func TestWhereAndMove(t *testing.T) {
 	pool := configs.Pool{Name: "farm", Members: []string{"s1", "s2"}, Hash: configs.HashUser, Sticky: time.Minute, OnFailure: configs.OnFailureNext}
 	r := &Router{config: &configs.Config{Pools: []configs.Pool{pool}}, services: make(map[serviceKey]*Service), seats: poolSeats(&configs.Config{Pools: []configs.Pool{pool}}, nil)}
 	for _, name := range pool.Members {
-		r.services[serviceKey{name, configs.IMAP}] = &Service{}
+		r.services[serviceKey{name, configs.IMAP}] = member(true)
 	}
 	anna := User{"anna", "a.example"}
 	if member, n := r.Where("farm", anna); member != "" || n != 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -49,7 +50,7 @@ func NewRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, e
 	}
 	for key, s := range r.services {
 		if old.find(key) != s {
-			s.start()
+			s.start(rand.N(time.Duration(len(r.services)) * startSpread))
 		}
 	}
 	return r, nil

@@ -23,6 +23,9 @@ func (s *Service) admit(ctx context.Context) error {
 	if s.trusted() {
 		return nil
 	}
+	if err := s.downNow(); err != nil {
+		return err
+	}
 	if err := s.inspect(ctx); err != nil {
 		return err
 	}
@@ -41,6 +44,11 @@ func (s *Service) tested() bool {
 func (s *Service) trusted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.trust()
+}
+
+// trust is trusted where s.mu is held.
+func (s *Service) trust() bool {
 	return !s.tested() || s.distrust == nil && !s.passed.IsZero()
 }
 
@@ -108,18 +116,15 @@ func (d *distrusted) Error() string {
 	return fmt.Sprintf("kept out: the store does not refuse %q with an invented password, but answers: %v", d.user, d.answer)
 }
 
-func (s *Service) look(ctx context.Context) error {
+// testAs asks the store on a connection of its own.
+func (s *Service) testAs(ctx context.Context, user string) error {
 	conn, caps, _, err := s.open(ctx, Opening{})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	s.learn(caps)
-	if user, due := s.testDue(); due {
-		return s.test(ctx, conn, caps, user)
-	}
-	s.store.Leave(conn)
-	return nil
+	return s.test(ctx, conn, caps, user)
 }
 
 // test asks the store with an invented password.
@@ -181,17 +186,17 @@ func (s *Service) conclude(err error) error {
 		s.failure = err
 	}
 	s.inspected = time.Now()
-	before := s.told
-	if s.told = ""; err != nil {
-		s.told = err.Error()
+	problem, before := s.problem(), s.told
+	if s.told = ""; problem != nil {
+		s.told = problem.Error()
 	}
 	s.mu.Unlock()
 	switch {
 	case s.ctx.Err() != nil:
-	case err == nil && before != "":
+	case problem == nil && before != "":
 		s.log.Info("store is back")
-	case err != nil && err.Error() != before:
-		s.log.Error("store cannot be used", zap.Error(err))
+	case problem != nil && problem.Error() != before:
+		s.log.Error("store cannot be used", zap.Error(problem))
 	}
 	return err
 }
@@ -217,11 +222,7 @@ func (s *Service) testUser(user string) {
 	}
 	ctx, cancel := context.WithTimeoutCause(s.ctx, inspectLimit, errSlow)
 	defer cancel()
-	conn, caps, _, err := s.open(ctx, Opening{})
-	if err == nil {
-		err = s.test(ctx, conn, caps, user)
-		conn.Close()
-	}
+	err := s.testAs(ctx, user)
 	if _, ok := errors.AsType[*distrusted](err); ok {
 		_ = s.conclude(err)
 	} else if err != nil {

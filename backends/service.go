@@ -22,8 +22,7 @@ import (
 
 // How often a service is looked at. Variables, so that tests need not wait.
 var (
-	learnEvery   = 5 * time.Minute
-	healthEvery  = 10 * time.Second // for the members of pools
+	learnEvery   = 5 * time.Minute // where there are no checks of its health
 	testEvery    = 24 * time.Hour
 	retryFirst   = time.Second
 	retryMost    = 30 * time.Second
@@ -52,7 +51,11 @@ type Service struct {
 	turns  [2]atomic.Uint32 // count connections by family, for the source addresses
 
 	mu         sync.Mutex
-	avoid      map[configs.Address]time.Time // addresses that have failed, and until when they are tried last
+	timer      *time.Timer   // for the next look
+	watched    bool          // it runs
+	retry      time.Duration // until the next look, if this one fails
+	hosts      map[configs.Address]*hostAnswer
+	paths      map[path]*condition
 	caps       Capabilities
 	reached    bool          // caps is true
 	inspected  time.Time     // when the last inspection ended
@@ -80,7 +83,9 @@ func newService(backend string, protocol configs.Service, access configs.Access,
 		store: stores[protocol], hello: hello,
 		log:   log.With(zap.String("backend", backend), zap.String("protocol", string(protocol))),
 		gate:  make(chan struct{}, 1),
-		avoid: make(map[configs.Address]time.Time),
+		retry: retryFirst,
+		hosts: make(map[configs.Address]*hostAnswer),
+		paths: make(map[path]*condition),
 	}
 	var err error
 	if s.tls, err = clientTLS(access); err != nil {
@@ -89,9 +94,6 @@ func newService(backend string, protocol configs.Service, access configs.Access,
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
 }
-
-// start begins to look at the store now and then.
-func (s *Service) start() { s.tasks.Go(s.watch) }
 
 // background runs a task, unless the service is closed.
 func (s *Service) background(task func()) bool {
@@ -114,30 +116,11 @@ func (s *Service) same(other *Service) bool {
 func (s *Service) close() {
 	s.mu.Lock() // no task begins after this
 	s.cancel(errClosed)
+	if s.watched {
+		s.timer.Stop()
+	}
 	s.mu.Unlock()
 	s.tasks.Wait()
-}
-
-// watch keeps what is known of the store fresh.
-func (s *Service) watch() {
-	retry := retryFirst
-	for {
-		wait := learnEvery
-		if s.member {
-			wait = healthEvery
-		}
-		if err := s.inspect(s.ctx); err != nil {
-			wait = retry
-			retry = min(2*retry, retryMost)
-		} else {
-			retry = retryFirst
-		}
-		select {
-		case <-time.After(wait):
-		case <-s.ctx.Done():
-			return
-		}
-	}
 }
 
 // Visit is a client's wish to enter a store.
@@ -165,7 +148,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	if _, ok := v.Client.(*XCLIENT); ok {
 		o.User = v.User
 	}
-	conn, caps, address, err := s.open(ctx, o)
+	conn, caps, p, err := s.open(ctx, o)
 	if err != nil {
 		return nil, &Unreached{s, time.Now(), err}
 	}
@@ -173,16 +156,20 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	if err := caps.keeps(v.Promised); err != nil {
 		conn.Close()
 		s.log.Warn("store can do less than clients were promised; what it can do is learned now", zap.Error(err))
-		return nil, fmt.Errorf("store at %s: %w", address, err)
+		return nil, fmt.Errorf("store at %s: %w", p.address, err)
 	}
 	began := time.Now()
 	var welcome Welcome
-	err = within(ctx, loginLimit, conn, "logging in at "+address.String(), func(context.Context) (err error) {
+	err = within(ctx, loginLimit, conn, "logging in at "+p.address.String(), func(context.Context) (err error) {
 		welcome, err = s.store.Login(conn, caps, v.Client)
 		return err
 	})
+	_, plain := v.Client.(*Plain)
+	if _, refused := errors.AsType[*Refusal](err); err == nil || refused || plain && (ctx.Err() == nil || errors.Is(context.Cause(ctx), errSlow)) {
+		s.heard(p, v.User, err) // what else ends an exchange may be the client's doing
+	}
 	if err != nil {
-		if _, plain := v.Client.(*Plain); plain && !onBehalf && Denied(err) { // others may take as long as the client likes
+		if plain && !onBehalf && Denied(err) { // others may take as long as the client likes
 			s.noteRefusal(time.Since(began))
 		}
 		conn.Close()
@@ -194,7 +181,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 	if !onBehalf {
 		s.testRealUser(v.User)
 	}
-	return &Connection{Welcome: welcome, Conn: conn, Address: address}, nil
+	return &Connection{Welcome: welcome, Conn: conn, Address: p.address}, nil
 }
 
 // Unreached means that a store could not be reached, and has heard nothing of a user's secret.
@@ -212,7 +199,8 @@ func (u *Unreached) Unwrap() error { return u.err }
 // Dead looks at the store once more, and reports whether it is a member of a pool that is known to be dead now: then its users
 // may have another one.
 func (u *Unreached) Dead(ctx context.Context) bool {
-	return u.service.member && u.service.inspectSince(ctx, u.at) != nil && u.service.dead()
+	s := u.service
+	return s.member && (s.dead() || s.inspectSince(ctx, u.at) != nil && s.dead())
 }
 
 // Ask learns what the store says of itself before login, without logging in.
@@ -238,10 +226,20 @@ func (s *Service) Capabilities() (Capabilities, bool) {
 func (s *Service) Problem() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.distrust != nil {
+	return s.problem()
+}
+
+// problem is Problem where s.mu is held.
+func (s *Service) problem() error {
+	switch {
+	case s.distrust != nil:
 		return s.distrust
+	case s.allDown():
+		return s.troubles()
+	case !s.trust():
+		return s.failure
 	}
-	return s.failure
+	return nil
 }
 
 // RefusalTime is how long the store's last refusal of credentials took.

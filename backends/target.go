@@ -139,7 +139,7 @@ func (r *Router) learnService(key serviceKey, access configs.Access) (*Service, 
 	key.backend += " " + access.Addresses[0].Address // one name may have several ports
 	r.named[key] = fresh
 	r.log.Debug("store named by a directory", zap.String("backend", fresh.Backend), zap.String("protocol", string(key.protocol)))
-	fresh.start()
+	fresh.start(0)
 	return fresh, nil
 }
 

@@ -177,8 +177,9 @@ type Backend struct {
 // key but address may stand in the backend's own table, too. A key that a service has no use for is an error in its table;
 // in the backend's it is one if no service has a use for it.
 type Access struct {
-	// Addresses are ways to the same store, tried in order, those that have failed a moment ago last. Each address of a host
-	// that is named is a way of its own. "{name}" stands for a wildcard backend's name.
+	// Addresses are ways to the same store, tried in order; those that have failed a moment ago come last, and those that Health
+	// has found to be dead are left out. One that does not answer within a quarter of a second is overtaken by the next. Each
+	// address of a host that is named is a way of its own. "{name}" stands for a wildcard backend's name.
 	Addresses []Address `toml:"address"`
 	// TLS must be given for addresses beyond loopback and unix sockets; default there: TLSNone.
 	TLS TLSMode `toml:"tls"`
@@ -205,9 +206,16 @@ type Access struct {
 	// Source holds IP addresses of this host to connect from, taken in turn; default: the system chooses. To a store's
 	// address that is no host name leads one of the same family, or it is an error. Unix sockets have no use for it.
 	Source []netip.Addr `toml:"source"`
+	// Health is the time between two looks at each address of the store, from the connection to the readiness for a login; default
+	// 10s, and at least 1s. 0, in the file "off", is for none: then a look every few minutes learns what the store can do, and what
+	// becomes of logins tells which of the addresses are tried first.
+	Health Interval `toml:"health"`
 	// AcceptsAnyPassword says that the operator knows that this store lets anybody in, and wants no self-test.
 	AcceptsAnyPassword bool `toml:"accepts_any_password"`
 }
+
+// Interval is a time that passes again and again; 0 is never, in the file "off".
+type Interval time.Duration
 
 // ClientInfo is a way for the client's address to travel to the store.
 type ClientInfo string

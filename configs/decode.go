@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -190,7 +191,7 @@ func (d *decoder) services(n *node, v reflect.Value) {
 				continue
 			}
 			value.up = n
-			a := Access{User: "{user}", ClientInfo: ClientInfoAuto}
+			a := Access{User: "{user}", ClientInfo: ClientInfoAuto, Health: Interval(10 * time.Second)}
 			d.decode(value, reflect.ValueOf(&a).Elem())
 			if *v == nil {
 				*v = make(map[Service]Access)

@@ -198,11 +198,13 @@ imap = "{name}:143"
 tls = "starttls"
 tls_ca = "ca.pem"
 user = "{local}%{domain}"
+health = "1m"
 [backend.sieve]
 address = ["10.0.0.1:4190", "unix:/run/sieve"]
 tls = "none"
 user = "{user}"
 accepts_any_password = true
+health = "off"
 [[backend]]
 name = "store2"
 imap = { address = "10.0.0.2:143", login = "master", external_login = "same", client_info = "id" }
@@ -249,6 +251,7 @@ client_ca = "a.pem"
 	local := Networks{Prefixes: localPrefixes(), Unix: true}
 	proxies := Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/128")}}
 	peers := Peers{From: from, ProxyFrom: proxies}
+	often := Interval(10 * time.Second)
 	source := []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")}
 	want := &Config{
 		Hostname: "mail.example.net",
@@ -299,7 +302,8 @@ client_ca = "a.pem"
 			Examples: []string{"s1.stores.example.net"},
 			Access: map[Service]Access{
 				IMAP: {Addresses: []Address{{"tcp", "{name}:143"}}, TLS: TLSStartTLS, TLSCA: "/etc/jackdaw/ca.pem",
-					User: "{local}%{domain}", ClientInfo: ClientInfoAuto, Login: LoginSame, ExternalLogin: LoginSame},
+					User: "{local}%{domain}", ClientInfo: ClientInfoAuto, Login: LoginSame, ExternalLogin: LoginSame,
+					Health: Interval(time.Minute)},
 				// The authorities that the others need are none of its business.
 				Sieve: {Addresses: []Address{{"tcp", "10.0.0.1:4190"}, {"unix", "/run/sieve"}}, TLS: TLSNone, User: "{user}",
 					ClientInfo: ClientInfoAuto, Login: LoginSame, ExternalLogin: LoginSame, AcceptsAnyPassword: true},
@@ -309,16 +313,16 @@ client_ca = "a.pem"
 			Name: "store2",
 			Access: map[Service]Access{
 				IMAP: {Addresses: []Address{{"tcp", "10.0.0.2:143"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoID,
-					Login: LoginMaster, ExternalLogin: LoginSame, LoginUser: "proxy", LoginPassword: "secret", Source: source},
+					Login: LoginMaster, ExternalLogin: LoginSame, LoginUser: "proxy", LoginPassword: "secret", Source: source, Health: often},
 				// Nor is the proxy's own password.
 				Submission: {Addresses: []Address{{"tcp", "10.0.0.2:587"}}, TLS: TLSNone, User: "{user}",
-					ClientInfo: ClientInfoXCLIENT, Login: LoginSame, ExternalLogin: LoginXCLIENT, Source: source},
+					ClientInfo: ClientInfoXCLIENT, Login: LoginSame, ExternalLogin: LoginXCLIENT, Source: source, Health: often},
 				Sieve: {Addresses: []Address{{"tcp", "10.0.0.2:4190"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoProxy,
-					Login: LoginSame, ExternalLogin: LoginAuthzid, LoginUser: "proxy", LoginPassword: "secret", Source: source},
+					Login: LoginSame, ExternalLogin: LoginAuthzid, LoginUser: "proxy", LoginPassword: "secret", Source: source, Health: often},
 				LMTP: {Addresses: []Address{{"tcp", "[2001:db8::2]:24"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoProxy,
-					Login: LoginSame, ExternalLogin: LoginSame, LoginUser: "lmtp", LoginPassword: "other secret", Source: source},
+					Login: LoginSame, ExternalLogin: LoginSame, LoginUser: "lmtp", LoginPassword: "other secret", Source: source, Health: often},
 			},
-			Line: 52,
+			Line: 54,
 		}},
 		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second},
 		Limits: Limits{
@@ -338,7 +342,7 @@ client_ca = "a.pem"
 // plain is the way to a store of which nothing but the address is said.
 func plain(addresses ...Address) Access {
 	return Access{Addresses: addresses, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoAuto, Login: LoginSame,
-		ExternalLogin: LoginSame}
+		ExternalLogin: LoginSame, Health: Interval(10 * time.Second)}
 }
 
 // idleTimeout is one value for all services but some.

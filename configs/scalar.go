@@ -27,6 +27,7 @@ var scalars = map[reflect.Type]scalar{
 	reflect.TypeFor[int]():           {unstable.Integer, "a whole number", parseInt},
 	reflect.TypeFor[string]():        {unstable.String, "a string", func(s string) (any, error) { return s, nil }},
 	reflect.TypeFor[time.Duration](): {unstable.String, `a duration such as "30s"`, parseDuration},
+	reflect.TypeFor[Interval]():      {unstable.String, `a duration such as "10s", or "off"`, parseInterval},
 	reflect.TypeFor[fs.FileMode]():   {unstable.String, `a mode such as "0660"`, parseMode},
 	reflect.TypeFor[Service]():       {unstable.String, `a service such as "imap"`, parseService},
 	reflect.TypeFor[TLSMode]():       {unstable.String, `"none", "starttls" or "implicit"`, parseTLSMode},
@@ -60,6 +61,20 @@ func parseDuration(s string) (any, error) {
 		return nil, fmt.Errorf(`%q is no duration such as "30s" or "35m"`, s)
 	}
 	return d, nil
+}
+
+func parseInterval(s string) (any, error) {
+	if s == "off" {
+		return Interval(0), nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return nil, fmt.Errorf(`%q is neither a duration such as "10s" nor "off"`, s)
+	}
+	if d < time.Second {
+		return nil, fmt.Errorf(`%q is less than a second; for none say "off"`, s)
+	}
+	return Interval(d), nil
 }
 
 func parseMode(s string) (any, error) {
