@@ -267,7 +267,7 @@ func (d *delivery) log() {
 		level = zap.WarnLevel
 		fields = append(fields, zap.Error(err))
 	}
-	m.dialogue.log.Log(level, "delivery", fields...)
+	m.dialogue.line(level, "delivery", fields...)
 }
 
 // reason is why the message did not come as far as to a verdict; nil where it did.

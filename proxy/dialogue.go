@@ -8,6 +8,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/relay"
 	"jackdaw/internal/wire"
 )
 
@@ -35,7 +36,7 @@ type protocol struct {
 	// bye ends a session in the relay, at a place where the client expects a line; "" where no line can come unasked for.
 	bye func(Reason) string
 	// guard, where there is one, watches what a logged-in client and its store say; it may be nil for a store that needs none.
-	guard func(store *backends.Connection) guard
+	guard func(store *backends.Connection) relay.Guard
 }
 
 var protocols = map[configs.Service]protocol{

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -74,6 +75,17 @@ func testSettings(setup Setup, logs io.Writer) *settings {
 	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	server := NewServer(zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(logs)), zap.DebugLevel)))
 	return server.entrances(setup)[setup.Config.Listen.Listeners[0].Address].any
+}
+
+// serveSession serves one connection of a server that has no other, to its end. When ctx ends, so does the session.
+func serveSession(ctx context.Context, settings *settings, raw net.Conn) {
+	s := newSession(ctx, settings, raw)
+	defer context.AfterFunc(ctx, func() { s.end(errShutdown) })()
+	server := settings.server
+	server.sessions.enter(s)
+	s.serve(raw)
+	<-server.sessions.empty()
+	server.loops.Close()
 }
 
 // tcpPair returns both ends of a connection.

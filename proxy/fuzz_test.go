@@ -102,7 +102,7 @@ func fuzzDialogue(f *testing.F, service configs.Service, store *strictStore, che
 			settings = plaintext
 		}
 		hung := time.AfterFunc(patience, func() { panic("the session does not end") })
-		newSession(settings, client).serve(context.Background(), client)
+		serveSession(context.Background(), settings, client)
 		hung.Stop()
 		if err := check(client.heard.Bytes()); err != nil {
 			t.Errorf("%v in\n%s", err, client.heard.Bytes())
@@ -359,7 +359,7 @@ func FuzzSieveGuard(f *testing.F) {
 		for rest, size := p, int(first); len(rest) > 0 && err == nil; size = int(second) {
 			n := min(max(size, 1), len(rest))
 			var may int
-			may, err = guard.up(rest[:n])
+			may, err = guard.Up(rest[:n])
 			passed = append(passed, rest[:may]...)
 			rest = rest[n:]
 		}

@@ -51,7 +51,7 @@ func sessionFrom(t *testing.T, client string, change func(*configs.Config, *conf
 		ours.Close()
 		theirs.Close()
 	})
-	s := newSession(testSettings(testSetup(t, config, access), io.Discard), ours)
+	s := newSession(t.Context(), testSettings(testSetup(t, config, access), io.Discard), ours)
 	s.peer.Client = netip.MustParseAddr(client)
 	return s
 }

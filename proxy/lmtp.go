@@ -14,6 +14,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/relay"
 	"jackdaw/internal/wire"
 )
 
@@ -47,6 +48,9 @@ func (a *answer) line() string {
 	return a.reply.Line()
 }
 
+// stopLimit is how long a message that is under way has when its session is to end. A variable, so that tests need not wait.
+var stopLimit = 10 * time.Second
+
 // deliver runs a session of LMTP. It takes the place of a login and of a relay.
 func (s *session) deliver(ctx context.Context, raw net.Conn) {
 	late, cancel := lateContext(ctx, stopLimit)
@@ -63,7 +67,7 @@ func (s *session) deliver(ctx context.Context, raw net.Conn) {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = errIdle
+		err = relay.ErrIdle
 	}
 	d.abandon(err)
 	s.part(raw, d, err)

@@ -312,7 +312,7 @@ func TestNoService(t *testing.T) {
 
 // A crash spoils one store's mail, and nobody waits for ever.
 func TestDeliveryCrashes(t *testing.T) {
-	dialogue := &lmtpDialogue{smtpTalk: smtpTalk{talk{session: &session{log: zap.NewNop()}}}, late: context.Background()}
+	dialogue := &lmtpDialogue{smtpTalk: smtpTalk{talk{session: &session{settings: &settings{log: zap.NewNop()}}}}, late: context.Background()}
 	message := newMessage(dialogue, wire.Path{}, nil)
 	d := newDelivery(message, nil) // which no task can do without
 	message.deliveries = append(message.deliveries, d)

@@ -44,7 +44,7 @@ func FuzzLMTP(f *testing.F) {
 	f.Fuzz(func(t *testing.T, said []byte, atOnce uint16) {
 		client := &scripted{says: bytes.NewReader(said), atOnce: 1 + int(atOnce)}
 		hung := time.AfterFunc(patience, func() { panic("the session does not end") })
-		newSession(settings, client).serve(context.Background(), client)
+		serveSession(context.Background(), settings, client)
 		hung.Stop()
 		model := &lmtpModel{said: string(said), heard: client.heard.String(), got: make(map[string][]string)}
 		if err := model.run(); err != nil {

@@ -89,7 +89,7 @@ func newMailer(t *testing.T, change func(*configs.Config), stores ...*lmtpStore)
 	m.client, raw = net.Pipe()
 	m.read = bufio.NewReader(m.client)
 	go func() {
-		newSession(settings, raw).serve(ctx, raw)
+		serveSession(ctx, settings, raw)
 		close(m.done)
 	}()
 	t.Cleanup(func() {

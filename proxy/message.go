@@ -92,7 +92,7 @@ func (m *message) logRefused(to wire.Path, err error) {
 	if replyTo(err, unknown).Code < 500 {
 		level = zap.WarnLevel
 	}
-	m.dialogue.log.Log(level, "recipient refused", zap.Stringer("recipient", to), zap.Stringer("sender", m.from), zap.Error(err))
+	m.dialogue.line(level, "recipient refused", zap.Stringer("recipient", to), zap.Stringer("sender", m.from), zap.Error(err))
 }
 
 // place finds the store of a recipient, as it would for the user's login.

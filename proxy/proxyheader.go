@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
-	"go.uber.org/zap"
 
 	"jackdaw/backends"
 )
@@ -46,7 +45,7 @@ func (s *session) meet(raw net.Conn) error {
 		s.mute = true // whoever this is, it is not in our protocol
 		return fmt.Errorf("reading the PROXY header: %w", err)
 	}
-	s.open(zap.String("proxy", by))
+	s.proxy = by
 	return nil
 }
 

@@ -225,7 +225,7 @@ func TestProxyHeaderWithClientHello(t *testing.T) {
 		client, raw := tcpPair(t)
 		done := make(chan struct{})
 		go func() {
-			newSession(testSettings(testSetup(t, config, access), io.Discard), raw).serve(t.Context(), raw)
+			serveSession(t.Context(), testSettings(testSetup(t, config, access), io.Discard), raw)
 			close(done)
 		}()
 		conn := tls.Client(&prefixed{Conn: client, first: header}, &tls.Config{ServerName: "mail.example.org", InsecureSkipVerify: true})
@@ -324,7 +324,7 @@ func TestProxyHeaderRoutes(t *testing.T) {
 		"PROXY UNKNOWN\r\n": "other",
 	} {
 		client, raw := net.Pipe()
-		s := newSession(testSettings(setup, io.Discard), raw)
+		s := newSession(t.Context(), testSettings(setup, io.Discard), raw)
 		go func() { _, _ = io.WriteString(client, header) }()
 		if err := s.meet(raw); err != nil {
 			t.Fatal(err)
@@ -361,7 +361,7 @@ func TestLevelOfEnd(t *testing.T) {
 		access.Addresses = []configs.Address{{Network: "unix", Address: "/nonexistent"}}
 		settings := testSettings(testSetup(t, config, access), io.Discard)
 		settings.log = zap.New(core)
-		s := newSession(settings, raw)
+		s := newSession(t.Context(), settings, raw)
 		s.peer.Unproven = test.unproven
 		if test.heard {
 			go func() { _, _ = io.WriteString(client, "a\n") }()

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"jackdaw/backends"
+	"jackdaw/internal/relay"
 )
 
 // Reason is why a client is refused, or why its session ends. For each a dialogue has a fixed sentence with its
@@ -36,7 +37,7 @@ var ends = map[error]Reason{
 	errUnauthenticate: ReasonForbidden,
 	errStartTLS:       ReasonForbidden,
 	errBDAT:           ReasonForbidden,
-	errIdle:           ReasonIdle,
+	relay.ErrIdle:     ReasonIdle,
 	errShutdown:       ReasonShutdown,
 	backends.ErrMoved: ReasonShutdown,
 }

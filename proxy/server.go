@@ -21,6 +21,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/relay"
 )
 
 // Setup is a configuration with the parts that were built from it.
@@ -39,7 +40,8 @@ type Server struct {
 	ctx      context.Context
 	end      context.CancelCauseFunc
 	accepts  sync.WaitGroup
-	sessions sync.WaitGroup
+	sessions sessions
+	loops    relay.Loops
 	decoys   decoys
 
 	mu      sync.Mutex
@@ -133,7 +135,7 @@ func (s *Server) entrances(setup Setup) map[configs.Address]*entrance {
 			router: setup.Router,
 			limits: setup.Config.Limits,
 			log:    s.log,
-			decoys: &s.decoys,
+			server: s,
 		}
 		all[listener.Address] = &entrance{any: one, local: make(map[netip.Addr]*settings)}
 		if addr, err := netip.ParseAddrPort(listener.Address.Address); err == nil && !addr.Addr().IsUnspecified() {
@@ -263,7 +265,9 @@ func (s *Server) accept(l *socket) {
 			conn.Close()
 			continue
 		}
-		s.sessions.Go(func() { newSession(settings, conn).serve(s.ctx, conn) })
+		session := newSession(s.ctx, settings, conn)
+		s.sessions.enter(session)
+		go session.serve(conn)
 	}
 }
 
@@ -283,13 +287,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.end(errShutdown) // before anybody can apply a setup to a server that is going
 	s.mu.Unlock()
 	s.accepts.Wait()
-	done := make(chan struct{})
-	go func() {
-		s.sessions.Wait()
-		close(done)
-	}()
+	s.sessions.end(errShutdown)
 	select {
-	case <-done:
+	case <-s.sessions.empty():
+		s.loops.Close()
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

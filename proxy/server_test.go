@@ -351,12 +351,12 @@ func TestShutdown(t *testing.T) {
 // Shutdown waits no longer than it is told to.
 func TestShutdownLimit(t *testing.T) {
 	h := newHost(t)
-	held := make(chan struct{})
-	h.sessions.Go(func() { <-held })
+	held := &session{cancel: func(error) {}}
+	h.sessions.enter(held)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := h.Shutdown(ctx); err != context.Canceled {
 		t.Error("it waited:", err)
 	}
-	close(held)
+	h.sessions.leave(held)
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/relay"
 	"jackdaw/internal/wire"
 )
 
@@ -36,7 +38,7 @@ type settings struct {
 	router          *backends.Router
 	limits          configs.Limits
 	log             *zap.Logger
-	decoys          *decoys
+	server          *Server
 }
 
 // session is one client connection, from accept to its log line.
@@ -44,29 +46,40 @@ type session struct {
 	settings *settings
 	id       string
 	began    time.Time
-	conn     *wire.Conn
 	peer     backends.Peer
-	log      *zap.Logger
-	mute     bool // nothing can be said: a TLS handshake is under way, or a PROXY header was malformed
+	proxy    string // who has spoken for the client in a PROXY header; "" where nobody has
 	user     string
 	actor    string // who acts as the user, by the store's leave; "" where it is the user
 	backend  string
+	leave    func() // gives up the user's place at the store
+
+	*arrival // nil from the login on
+
+	mu      sync.Mutex
+	cancel  context.CancelCauseFunc // ends the session until it is relayed
+	relayed relay.Relay             // from the login on
+}
+
+// arrival is what is known of a session until its login.
+type arrival struct {
+	ctx      context.Context // ends with the session
+	conn     *wire.Conn
+	mute     bool   // nothing can be said: a TLS handshake is under way, or a PROXY header was malformed
 	external string // the name in the client's certificate; "" where there is none that we trust
 	attempts int    // logins so far
-	// evict ends the session from elsewhere; leave gives up the user's place at the store.
-	evict context.CancelCauseFunc
-	leave func()
 	// promised is what the client was last told that stores can do, where it is not told again after its login.
 	promised []backends.Capability
 }
 
-func newSession(settings *settings, raw net.Conn) *session {
+// newSession begins a session that ends with ctx.
+func newSession(ctx context.Context, settings *settings, raw net.Conn) *session {
 	s := &session{
 		settings: settings,
 		id:       rand.Text()[:16], // 80 bits
 		began:    time.Now(),
-		conn:     wire.New(raw),
+		arrival:  &arrival{conn: wire.New(raw)},
 	}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.peer = backends.Peer{Client: netAddr(raw.RemoteAddr()), Session: s.id, Listener: settings.listener.Name}
 	if tcp, ok := raw.RemoteAddr().(*net.TCPAddr); ok {
 		s.peer.Port = tcp.AddrPort().Port()
@@ -74,14 +87,7 @@ func newSession(settings *settings, raw net.Conn) *session {
 	if tcp, ok := raw.LocalAddr().(*net.TCPAddr); ok {
 		s.peer.Local = unmapped(tcp)
 	}
-	s.open()
 	return s
-}
-
-// open begins the session's log, for the client that is known now.
-func (s *session) open(more ...zap.Field) {
-	s.log = s.settings.log.With(zap.String("session", s.id), zap.String("service", string(s.settings.listener.Service)),
-		zap.String("listener", s.settings.listener.Name), zap.String("client", clientName(s.peer))).With(more...)
 }
 
 // netAddr returns the address of one end of a connection, or the zero address on a unix socket.
@@ -103,34 +109,54 @@ func clientName(peer backends.Peer) string {
 	return peer.Client.String()
 }
 
-// serve takes the session from its first byte to its last. When ctx ends, so does the session, with a word to the client.
-func (s *session) serve(ctx context.Context, raw net.Conn) {
-	defer raw.Close()
+// serve takes the session from its first byte to its login, from where on it is relayed, or to its end.
+func (s *session) serve(raw net.Conn) {
+	defer s.cancel(nil)
+	ctx, relayed := s.ctx, false
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("session crashed", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			s.line(zap.ErrorLevel, "session crashed", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+		}
+		if !relayed {
+			raw.Close()
+			s.over()
 		}
 	}()
 	if s.settings.listener.Service == configs.LMTP {
 		s.deliver(ctx, raw)
 		return
 	}
-	ctx, s.evict = context.WithCancelCause(ctx)
-	defer s.evict(nil)
-	defer func() {
-		if s.leave != nil {
-			s.leave()
-		}
-	}()
-	protocol := protocols[s.settings.listener.Service.Protocol()]
-	dialogue := protocol.dialogue(s)
+	dialogue := s.protocol().dialogue(s)
 	store, err := s.enter(ctx, raw, dialogue)
 	if err != nil {
 		s.part(raw, dialogue, err)
 		s.write(s.levelOf(err), "session", zap.Duration("took", time.Since(s.began)), zap.String("reason", endOf(err)))
 		return
 	}
-	s.relay(ctx, store, protocol)
+	relayed = true
+	s.relay(ctx, store)
+}
+
+func (s *session) protocol() protocol { return protocols[s.settings.listener.Service.Protocol()] }
+
+// over gives up what the session has held.
+func (s *session) over() {
+	if s.leave != nil {
+		s.leave()
+	}
+	s.settings.server.sessions.leave(s)
+}
+
+// end ends the session from elsewhere, for a reason that the client may hear: at once before the login, else as soon as its
+// client expects a line and nothing moves.
+func (s *session) end(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.relayed != nil {
+		s.relayed.End(cause)
+	} else {
+		s.cancel(cause)
+	}
 }
 
 var (
@@ -239,16 +265,32 @@ func (s *session) logFailure(a *Attempt, err error) {
 	s.write(level, "login failed", zap.String("mechanism", a.Mechanism), zap.Error(err))
 }
 
+// line logs what concerns the session.
+func (s *session) line(level zapcore.Level, message string, more ...zap.Field) {
+	entry := s.settings.log.Check(level, message)
+	if entry == nil {
+		return
+	}
+	fields := make([]zap.Field, 0, 24)
+	fields = append(fields, zap.String("session", s.id), zap.String("service", string(s.settings.listener.Service)),
+		zap.String("listener", s.settings.listener.Name), zap.String("client", clientName(s.peer)))
+	if s.proxy != "" {
+		fields = append(fields, zap.String("proxy", s.proxy))
+	}
+	entry.Write(append(fields, more...)...)
+}
+
 // write logs what is known of the session by now, and more.
 func (s *session) write(level zapcore.Level, message string, more ...zap.Field) {
-	fields := []zap.Field{zap.String("sni", s.peer.SNI), zap.String("user", s.user), zap.String("backend", s.backend)}
+	fields := make([]zap.Field, 0, 16)
+	fields = append(fields, zap.String("sni", s.peer.SNI), zap.String("user", s.user), zap.String("backend", s.backend))
 	if s.actor != "" {
 		fields = append(fields, zap.String("actor", s.actor))
 	}
 	if s.peer.TLS != 0 {
 		fields = append(fields, zap.String("tls", tls.VersionName(s.peer.TLS)))
 	}
-	s.log.Log(level, message, append(fields, more...)...)
+	s.line(level, message, append(fields, more...)...)
 }
 
 // connect places the user and logs in at the store. A member of a pool that cannot be reached is left for another one, as long as
@@ -263,7 +305,7 @@ func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection
 		return store, nil
 	}
 	if !a.asked && denied(err) {
-		if broken := s.settings.decoys.play(a); broken != nil {
+		if broken := s.settings.server.decoys.play(a); broken != nil {
 			return nil, broken
 		}
 	}
@@ -311,7 +353,7 @@ func (s *session) place(ctx context.Context, a *Attempt) (backends.Placement, sa
 	s.attempts++
 	query := backends.Query{
 		User: user, Service: s.settings.listener.Service, Peer: s.peer, Mechanism: a.Mechanism, Secret: a.Secret, Proof: a.proof,
-		Attempt: s.attempts, Evict: s.evict,
+		Attempt: s.attempts, Evict: s.end,
 	}
 	if s.settings.router.Verifies() {
 		if query.Exchange, err = a.exchange(user.String(), s.observe(a)); err != nil {
@@ -329,7 +371,7 @@ func (s *session) place(ctx context.Context, a *Attempt) (backends.Placement, sa
 
 // observe shows the decoys what an exchange looks like.
 func (s *session) observe(a *Attempt) func(challenge []byte) {
-	return func(challenge []byte) { s.settings.decoys.learn(a, challenge) }
+	return func(challenge []byte) { s.settings.server.decoys.learn(a, challenge) }
 }
 
 // credentials decides what the store is told. Only where the proxy has seen a proof itself may it use its own.

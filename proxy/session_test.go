@@ -42,7 +42,7 @@ func newVisit(t *testing.T, change func(*configs.Config)) *visit {
 	v.client, raw = net.Pipe()
 	v.read = bufio.NewReader(v.client)
 	go func() {
-		newSession(settings, raw).serve(ctx, raw)
+		serveSession(ctx, settings, raw)
 		close(v.done)
 	}()
 	return v
@@ -202,7 +202,7 @@ func TestRefusalTime(t *testing.T) {
 	client, raw := tcpPair(t)
 	done := make(chan struct{})
 	go func() {
-		newSession(settings, raw).serve(context.Background(), raw)
+		serveSession(context.Background(), settings, raw)
 		close(done)
 	}()
 	read := bufio.NewReader(client)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"jackdaw/backends"
+	"jackdaw/internal/relay"
 )
 
 // sieveGuard keeps UNAUTHENTICATE (RFC 5804 section 2.14.1) from the store: after it a client could log in as anybody, past
@@ -21,7 +22,7 @@ type sieveGuard struct {
 	met  bool   // they were the word, and nothing but blanks came since
 }
 
-func newSieveGuard(*backends.Connection) guard { return &sieveGuard{} }
+func newSieveGuard(*backends.Connection) relay.Guard { return &sieveGuard{} }
 
 const unauthenticate = "UNAUTHENTICATE"
 
@@ -30,8 +31,8 @@ var (
 	errNUL            = errors.New("client sent NUL")
 )
 
-// up stops in front of the end of the line, without which the word is no command, or of NUL.
-func (g *sieveGuard) up(p []byte) (int, error) {
+// Up stops in front of the end of the line, without which the word is no command, or of NUL.
+func (g *sieveGuard) Up(p []byte) (int, error) {
 	for i, c := range p {
 		switch {
 		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z':
@@ -52,5 +53,5 @@ func (g *sieveGuard) up(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// down lets all pass.
-func (*sieveGuard) down(p []byte) []byte { return p }
+// Down lets all pass.
+func (*sieveGuard) Down(p []byte) []byte { return p }

@@ -55,7 +55,7 @@ func FuzzSubmissionGuard(f *testing.F) {
 	f.Fuzz(func(t *testing.T, client, store []byte, size uint8) {
 		g := &submissionGuard{}
 		sent, err := inPieces(client, int(size), func(p []byte) ([]byte, error) {
-			n, err := g.up(p)
+			n, err := g.Up(p)
 			return p[:n], err
 		})
 		commands, stopped := commandsBeforeMail(client)
@@ -65,7 +65,7 @@ func FuzzSubmissionGuard(f *testing.F) {
 		if stopped && bytes.HasSuffix(sent, []byte("\n")) && !bytes.HasSuffix(client, sent) {
 			t.Errorf("the end of the line was sent, too: %q", sent)
 		}
-		got, _ := inPieces(store, int(size), func(p []byte) ([]byte, error) { return g.down(bytes.Clone(p)), nil })
+		got, _ := inPieces(store, int(size), func(p []byte) ([]byte, error) { return g.Down(bytes.Clone(p)), nil })
 		if len(g.held) == 0 && len(got) > len(store)+1 {
 			t.Errorf("%q has become longer: %q", store, got)
 		}

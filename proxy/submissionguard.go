@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"jackdaw/backends"
+	"jackdaw/internal/relay"
 )
 
 // submissionGuard hides STARTTLS of a store that is reached without TLS. The client is under TLS already, and must not be
@@ -26,7 +27,7 @@ type submissionGuard struct {
 	done bool   // MAIL was answered; all passes
 }
 
-func newSubmissionGuard(store *backends.Connection) guard {
+func newSubmissionGuard(store *backends.Connection) relay.Guard {
 	if store.Conn.TLS() != nil {
 		return nil
 	}
@@ -38,8 +39,8 @@ var errStartTLS = errors.New("client sent STARTTLS after its login")
 // maxHeld bounds what is held back of a store's reply. One that does not fit is no reply to EHLO.
 const maxHeld = 4 << 10
 
-// up counts the client's commands until it says MAIL. It stops in front of the end of a line that says STARTTLS.
-func (g *submissionGuard) up(p []byte) (int, error) {
+// Up counts the client's commands until it says MAIL. It stops in front of the end of a line that says STARTTLS.
+func (g *submissionGuard) Up(p []byte) (int, error) {
 	const longest = len("STARTTLS ")
 	for i, c := range p {
 		switch {
@@ -70,8 +71,8 @@ func (g *submissionGuard) count() {
 	}
 }
 
-// down takes the line with STARTTLS out of replies, of which each passes when it is complete.
-func (g *submissionGuard) down(p []byte) []byte {
+// Down takes the line with STARTTLS out of replies, of which each passes when it is complete.
+func (g *submissionGuard) Down(p []byte) []byte {
 	if g.done {
 		return p
 	}

@@ -222,7 +222,7 @@ func (p *player) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
-		newSession(testSettings(setup, &logs), raw).serve(ctx, raw)
+		serveSession(ctx, testSettings(setup, &logs), raw)
 		close(done)
 	}()
 	p.end = func() {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"jackdaw/internal/relay"
 )
 
 // MaxCommand bounds one logical line: a command or response with all its literals. RFC 4954 section 4 wants SASL lines
@@ -152,7 +154,7 @@ func (c *Conn) startTLS(ctx context.Context, wrap func(net.Conn) *tls.Conn) erro
 	if c.r.Buffered() > 0 {
 		return ErrInjection
 	}
-	conn := wrap(c.conn)
+	conn := wrap(relay.NewLink(c.conn))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}

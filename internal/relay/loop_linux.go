@@ -1,0 +1,239 @@
+package relay
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batch is how many bytes are moved at once: eight records of TLS.
+	batch = 128 << 10
+	// record is the most that one record of TLS takes (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
+	record = 5 + 16<<10 + 2048
+	// rounds is how many batches a session may move in each direction before it is another one's turn.
+	rounds = 4
+)
+
+// loop moves the bytes of many sessions, on one goroutine. Others may call post only.
+type loop struct {
+	epoll, wake int // descriptors; wake is an eventfd
+	start       time.Time
+	now         time.Duration // since start, when the latest events were fetched
+	pairs       []*pair       // by place; nil where none is
+	free        []int32       // places
+	left        []int32       // places that are free when the events that were fetched together are through
+	busy        []*pair       // those that had more to do than they were let
+	ending      []*pair       // those that are to end when they are quiet
+	silent      []*queue      // all pairs, by how long nothing may move
+	closed      bool
+	done        chan struct{}
+
+	in    [batch + record]byte   // what tls.Conn reads into
+	plain [batch + 2*record]byte // what a peer has said, without TLS
+	out   []byte                 // what tls.Conn has written
+
+	mu     sync.Mutex
+	posted []func()
+}
+
+func newLoop() (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: -1})
+		if err != nil {
+			_ = unix.Close(wake)
+		}
+	}
+	if err != nil {
+		_ = unix.Close(epoll)
+		return nil, err
+	}
+	return &loop{epoll: epoll, wake: wake, start: time.Now(), done: make(chan struct{})}, nil
+}
+
+// post has the loop do something, soon.
+func (l *loop) post(deed func()) {
+	l.mu.Lock()
+	l.posted = append(l.posted, deed)
+	first := len(l.posted) == 1
+	l.mu.Unlock()
+	if first {
+		_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
+
+// run is the loop.
+func (l *loop) run() {
+	defer close(l.done)
+	var events [256]unix.EpollEvent
+	for !l.closed {
+		n, err := unix.EpollWait(l.epoll, events[:], l.timeout())
+		l.now = time.Since(l.start)
+		if err != nil && err != unix.EINTR {
+			panic("epoll_wait: " + err.Error()) // the descriptor is ours alone
+		}
+		busy := l.busy
+		l.busy = nil
+		for _, e := range events[:max(n, 0)] {
+			if e.Fd >= 0 {
+				l.handle(e)
+			}
+		}
+		for _, p := range busy {
+			p.busy = false
+			p.work()
+		}
+		for _, deed := range l.takePosted() {
+			deed()
+		}
+		l.endQuiet()
+		l.endSilent()
+		l.free = append(l.free, l.left...)
+		l.left = l.left[:0]
+	}
+	_, _ = unix.Close(l.epoll), unix.Close(l.wake)
+}
+
+func (l *loop) takePosted() []func() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	deeds := l.posted
+	l.posted = nil
+	return deeds
+}
+
+// handle is told that a socket has something to read, or takes something.
+func (l *loop) handle(event unix.EpollEvent) {
+	p := l.pairs[event.Fd>>1]
+	if p == nil {
+		return // it has ended since
+	}
+	e := &p.client
+	if event.Fd&1 == 1 {
+		e = &p.store
+	}
+	if event.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		e.last = true
+	}
+	e.ready = !e.eof && (e.ready || e.last || event.Events&unix.EPOLLIN != 0)
+	p.work()
+}
+
+// timeout is how long to wait for events at most, in milliseconds.
+func (l *loop) timeout() int {
+	if len(l.busy) > 0 {
+		return 0
+	}
+	next := time.Duration(-1)
+	if len(l.ending) > 0 {
+		next = tick()
+	}
+	for _, q := range l.silent {
+		if p := q.oldest(); p != nil {
+			if wait := max(0, p.movedAt()+q.limit-time.Since(l.start)); next < 0 || wait < next {
+				next = wait
+			}
+		}
+	}
+	if next < 0 {
+		return -1
+	}
+	return int((next + time.Millisecond - 1) / time.Millisecond)
+}
+
+// add begins to relay a session.
+func (l *loop) add(p *pair, fromClient, fromStore []byte) {
+	p.place = int32(len(l.pairs))
+	if n := len(l.free); n > 0 {
+		p.place, l.free = l.free[n-1], l.free[:n-1]
+		l.pairs[p.place] = p
+	} else {
+		l.pairs = append(l.pairs, p)
+	}
+	l.queueFor(p.idle).push(p)
+	p.touch(p.queue)
+	for i, e := range []*end{&p.client, &p.store} {
+		const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1)
+		event := unix.EpollEvent{Events: interest, Fd: p.place<<1 | int32(i)}
+		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, e.fd, &event); err != nil {
+			p.finish(err)
+			return
+		}
+	}
+	p.begin(fromClient, fromStore)
+}
+
+// remove forgets a session that has ended.
+func (l *loop) remove(p *pair) {
+	p.queue.drop(p)
+	l.pairs[p.place] = nil
+	l.left = append(l.left, p.place)
+}
+
+// endQuiet ends sessions that are to end.
+func (l *loop) endQuiet() {
+	l.ending = slices.DeleteFunc(l.ending, func(p *pair) bool {
+		if !p.gone && (l.now >= p.endBy || p.atLineEnd() && l.now-p.movedAt() >= quietSpell) {
+			p.finish(p.cause)
+		}
+		return p.gone
+	})
+}
+
+// endSilent ends sessions in which nothing has moved for too long.
+func (l *loop) endSilent() {
+	for _, q := range l.silent {
+		for p := q.oldest(); p != nil && l.now-p.movedAt() >= q.limit; p = q.oldest() {
+			p.finish(ErrIdle)
+		}
+	}
+}
+
+func (l *loop) queueFor(limit time.Duration) *queue {
+	for _, q := range l.silent {
+		if q.limit == limit {
+			return q
+		}
+	}
+	q := newQueue(limit)
+	l.silent = append(l.silent, q)
+	return q
+}
+
+// queue is a ring of pairs, in the order in which something has moved in them last.
+type queue struct {
+	limit time.Duration
+	ring  pair // no session: its older neighbour is the newest, and its newer one the oldest
+}
+
+func newQueue(limit time.Duration) *queue {
+	q := &queue{limit: limit}
+	q.ring.older, q.ring.newer = &q.ring, &q.ring
+	return q
+}
+
+// oldest returns nil if there is none.
+func (q *queue) oldest() *pair {
+	if q.ring.newer == &q.ring {
+		return nil
+	}
+	return q.ring.newer
+}
+
+// push makes p the newest.
+func (q *queue) push(p *pair) {
+	p.queue, p.older, p.newer = q, q.ring.older, &q.ring
+	p.older.newer, p.newer.older = p, p
+}
+
+func (*queue) drop(p *pair) {
+	p.older.newer, p.newer.older = p.newer, p.older
+	p.older, p.newer = nil, nil
+}
