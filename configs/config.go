@@ -32,6 +32,8 @@ type Config struct {
 	Limits      Limits               `toml:"limits"`
 	Log         Log                  `toml:"log"`
 	Admin       Admin                `toml:"admin"`
+
+	SecretFiles []string // the files that secrets were read from
 }
 
 // Listen is the [listen] table: for each service an address, a list of addresses, or tables. Peers is the default for

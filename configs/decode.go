@@ -18,6 +18,7 @@ type decoder struct {
 	dir     string // relative paths begin here
 	errs    Errors
 	partial bool // the file is not read to its end, so what seems to be missing may be there
+	secrets []string
 
 	parser   unstable.Parser
 	newlines []int // their offsets

@@ -48,6 +48,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	if len(d.errs) > 0 {
 		return nil, d.sorted()
 	}
+	config.SecretFiles = d.secrets
 	return config, nil
 }
 

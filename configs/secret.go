@@ -48,6 +48,7 @@ func (d *decoder) setSecret(n *node, f field, from string, read func(string) (st
 // readSecret reads a file up to the end of its one line. Only regular files are opened: a pipe would let a reload wait.
 func (d *decoder) readSecret(path string) (string, error) {
 	path, _ = d.relative(path)
+	d.secrets = append(d.secrets, path)
 	if info, err := os.Stat(path); err != nil {
 		return "", err
 	} else if !info.Mode().IsRegular() {

@@ -5,8 +5,8 @@
 #
 # Dovecot and the clients are installed by apt. Only unpacked, and so without any configuration, are Cyrus, whose packages exclude
 # Dovecot's, Postfix and MariaDB, whose packages would push out this machine's own mail server and its MySQL, PostgreSQL, whose
-# package makes a database, and OpenLDAP and nginx. Tests know by $JACKDAW_SERVERS/installed that this script has run; a server that
-# is missing then is a failure and not a skip.
+# package makes a database, OpenLDAP and nginx, and fail2ban, which would lock out this machine's clients. Tests know by
+# $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a failure and not a skip.
 set -eu
 
 dir=${JACKDAW_SERVERS:-/opt/jackdaw-servers}
@@ -23,6 +23,7 @@ postfix='postfix'
 mariadb='mariadb-server-core'
 openldap='slapd'
 nginx='nginx libnginx-mod-mail'
+fail2ban='fail2ban'
 
 notice() {
 	echo "install-servers.sh: $1; tests with real servers will be skipped" >&2
@@ -114,7 +115,7 @@ unpack() {
 all() {
 	# shellcheck disable=SC2086 # lists of names
 	add && unpack cyrus $cyrus && unpack postfix $postfix && unpack mariadb $mariadb && unpack postgres "$(postgres)" &&
-		unpack openldap $openldap && unpack nginx $nginx
+		unpack openldap $openldap && unpack nginx $nginx && unpack fail2ban $fail2ban
 }
 
 # The package lists may be missing or old: they are fetched when a first try without has failed.

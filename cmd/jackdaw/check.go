@@ -20,18 +20,20 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	var file string
+	var file, asUser string
 	var online bool
 	cmd := command("check -c FILE", "Check a configuration file", `Read a configuration file, load the certificates, resolve the names of the stores, and print what would be
 served. No store and no directory is connected to, but with --online, which asks each of them once. Everything that is wrong
-is printed, and the exit status is then 1.`,
-		func(cmd *cobra.Command) error { return check(cmd.Context(), cmd.OutOrStdout(), file, online) })
+is printed, and the exit status is then 1. Root is also told what the user jackdaw may not read, if there is that user, and
+which command mends it.`,
+		func(cmd *cobra.Command) error { return check(cmd.Context(), cmd.OutOrStdout(), file, asUser, online) })
 	configFlag(cmd, &file)
+	cmd.Flags().StringVar(&asUser, "as-user", "", "try what this `user` may read, as whom the daemon is going to run")
 	cmd.Flags().BoolVar(&online, "online", false, "ask every directory and store once")
 	return cmd
 }
 
-func check(ctx context.Context, out io.Writer, file string, online bool) error {
+func check(ctx context.Context, out io.Writer, file, asUser string, online bool) error {
 	config, err := configs.Load(file)
 	if err != nil {
 		return err
@@ -62,7 +64,11 @@ func check(ctx context.Context, out io.Writer, file string, online bool) error {
 	missing := printCoverage(out, config, store)
 	fmt.Fprintln(out)
 	unresolved := printBackends(ctx, out, router)
-	problems := slices.Concat(store.Problems(), missing, orderProblems(ctx, config, store), unresolved)
+	hidden, err := hiddenFrom(asUser, file, config, store)
+	if err != nil {
+		return err
+	}
+	problems := slices.Concat(store.Problems(), noneAtAll(config, store), hidden, missing, orderProblems(ctx, config, store), unresolved)
 	if online {
 		silent, err := askOnline(ctx, out, config, router)
 		if err != nil {
@@ -90,6 +96,17 @@ func printServed(out io.Writer, file string, store *tlsstore.Store) {
 	default:
 		fmt.Fprintln(out, "no certificates")
 	}
+}
+
+// noneAtAll complains where clients must be shown a certificate, there is none, and none is ordered.
+func noneAtAll(config *configs.Config, store *tlsstore.Store) []tlsstore.Problem {
+	wanted := slices.ContainsFunc(config.Listen.Listeners, func(l configs.Listener) bool {
+		return l.TLS != configs.TLSNone && l.PlaintextFrom.Empty()
+	})
+	if !wanted || len(config.ACME.Names) > 0 || len(store.Certificates()) > 0 {
+		return nil
+	}
+	return []tlsstore.Problem{{Text: "no certificate: every client is refused"}}
 }
 
 func printListeners(out io.Writer, config *configs.Config, store *tlsstore.Store) {

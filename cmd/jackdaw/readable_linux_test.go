@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"jackdaw/internal/devca"
+)
+
+// somebody is a user who owns nothing.
+const somebody = "nobody"
+
+// certbotLike lays a certificate out as certbot does, as if root alone had to do with it.
+func certbotLike(t *testing.T, dir, name string) {
+	t.Helper()
+	ca, err := devca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Issue(devca.Options{Names: []string{name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, archive := filepath.Join(dir, "live", name), filepath.Join(dir, "archive", name)
+	must(t, os.MkdirAll(live, 0o755))
+	must(t, os.MkdirAll(archive, 0o755))
+	must(t, leaf.Write(archive, name))
+	for file, original := range map[string]string{"fullchain": name + ".crt", "privkey": name + ".key"} {
+		must(t, os.Rename(filepath.Join(archive, original), filepath.Join(archive, file+"1.pem")))
+		must(t, os.Symlink("../../archive/"+name+"/"+file+"1.pem", filepath.Join(live, file+".pem")))
+	}
+	must(t, os.Chmod(filepath.Join(archive, "privkey1.pem"), 0o600))
+	must(t, os.Chmod(filepath.Join(dir, "live"), 0o700))
+	must(t, os.Chmod(filepath.Join(dir, "archive"), 0o700))
+}
+
+// checkAs is what check says, and how it ends.
+func checkAs(name, file string) (string, int) {
+	var out strings.Builder
+	status := run([]string{"check", "-c", file, "--as-user", name}, &out, &out)
+	return out.String(), status
+}
+
+// TestCheckAsUser: check names everything on the way to a certificate that a user may not read, with commands after which the user
+// may.
+func TestCheckAsUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can try what another user may read")
+	}
+	dir := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	certbotLike(t, filepath.Join(dir, "certbot"), "mail.a.example")
+	certbotLike(t, filepath.Join(dir, "certbot"), "mail.b.example")
+	must(t, os.WriteFile(filepath.Join(dir, "the secret"), []byte("secret\n"), 0o600))
+	file := filepath.Join(dir, "jackdaw.toml")
+	must(t, os.WriteFile(file, []byte(`
+listen.imaps = "127.0.0.1:10993"
+tls.certificates = ["certbot/live"]
+tls.default = ""
+[[backend]]
+name = "store1"
+imap = "127.0.0.1:143"
+lmtp = { address = "127.0.0.1:24", login_user = "lmtp", login_password_file = "the secret" }
+`), 0o644))
+
+	said, status := checkAs(somebody, file)
+	if status != exitProblem {
+		t.Errorf("exit status %d, want %d", status, exitProblem)
+	}
+	commands := regexp.MustCompile(`(?m)^problem: (.*): user nobody has no access.*; run (.*)$`).FindAllStringSubmatch(said, -1)
+	var paths, script []string
+	for _, c := range commands {
+		paths, script = append(paths, strings.TrimPrefix(c[1], dir+"/")), append(script, c[2])
+	}
+	want := "certbot/archive, certbot/archive/mail.a.example/privkey1.pem, certbot/archive/mail.b.example/privkey1.pem, " +
+		"certbot/live, the secret"
+	if got := strings.Join(paths, ", "); got != want {
+		t.Fatalf("user %s has no access to %s, want %s; it said\n%s", somebody, got, want, said)
+	}
+	if out, err := exec.Command("sh", "-ec", strings.Join(script, "\n")).CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v\n%s", script, err, out)
+	}
+	if said, status := checkAs(somebody, file); status != exitGood {
+		t.Errorf("after\n%s\nit still says\n%s", strings.Join(script, "\n"), said)
+	}
+	if said, status := checkAs("nobody-at-all", file); status != exitProblem || !strings.Contains(said, "unknown user") {
+		t.Errorf("of a user who does not exist it says %q, and ends with %d", said, status)
+	}
+}
+
+// TestMend: the command that is advised goes no further than it must.
+func TestMend(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	r := &reader{name: "jackdaw", group: "jackdaw", uid: 4242, gid: 4242}
+	dir := t.TempDir()
+	hooked := filepath.Join(dir, "certbot")
+	hook := filepath.Join(hooked, certbotHook)
+	must(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	must(t, os.WriteFile(hook, nil, 0o755))
+	key := func(path string, gid int, mode os.FileMode) string {
+		path = filepath.Join(dir, path)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.WriteFile(path, nil, mode))
+		must(t, os.Chmod(path, mode))
+		must(t, os.Chown(path, 0, gid))
+		return path
+	}
+	daemon, err := user.LookupGroup("daemon")
+	must(t, err)
+	var gid int
+	_, err = fmt.Sscan(daemon.Gid, &gid)
+	must(t, err)
+	for _, test := range []struct{ path, within, want string }{
+		{key("certbot/live/key", 0, 0o600), hooked, "run " + hook},
+		{key("a/key", 0, 0o600), "", "run chgrp jackdaw " + dir + "/a/key && chmod g+r " + dir + "/a/key"},
+		{key("b/key", 0, 0o600), dir + "/b", "run chgrp -R jackdaw " + dir + "/b && chmod -R g+rX " + dir + "/b"},
+		{key("c/key", gid, 0o640), dir + "/c", "run usermod -aG daemon jackdaw"},
+		{key("d/key", gid, 0o600), dir + "/d", "run usermod -aG daemon jackdaw && chmod g+r " + dir + "/d/key"},
+		{key("e/it's", 4242, 0o600), "", `run chgrp jackdaw '` + dir + `/e/it'\''s' && chmod g+r '` + dir + `/e/it'\''s'`},
+		{"/root/.acme.sh/key", "/root/.acme.sh", "services see nothing of /root: have certificates installed in /etc/jackdaw/certs"},
+	} {
+		if got := r.mend(test.path, mayRead, test.within); got != test.want {
+			t.Errorf("%s: %s\n\twant %s", test.path, got, test.want)
+		}
+	}
+}

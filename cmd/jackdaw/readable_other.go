@@ -1,0 +1,5 @@
+//go:build !linux
+
+package main
+
+func (r *reader) blocked(map[string]right) (map[string]right, error) { return nil, errNotHere }
