@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 20000x
 
-.PHONY: all demo test unit lint fuzz bench-certs servers dist deb clean
+.PHONY: all demo test unit lint fuzz bench bench-certs servers dist deb clean
 
 all: jackdaw
 
@@ -34,6 +34,10 @@ lint:
 # Each fuzz test for a number of runs, beyond its seeds; a time, such as FUZZTIME=10s, is taken, too.
 fuzz:
 	.ci/fuzz $(FUZZTIME)
+
+# jackdaw beside the proxies that it replaces, under the same load; see docs/performance.md. BENCH takes flags.
+bench: jackdaw servers
+	$(GO) run ./integration/bench $(BENCH)
 
 # jackdaw beside HAProxy with thousands of certificates, in about ten minutes; see docs/benchmarks.md. BENCH takes flags.
 bench-certs: jackdaw servers
