@@ -222,11 +222,13 @@ func (r *Router) dovecot() (*directories.Dovecot, bool) {
 // verifiable lists the mechanisms beside those that give a password by which a user can be verified here, to enter one of these
 // stores. A store that wants to hear a password itself would let nobody in.
 func (r *Router) verifiable(stores []*Service) []string {
-	d, ok := r.dovecot()
-	if !ok || slices.ContainsFunc(stores, func(s *Service) bool { return s.Access.Login == configs.LoginSame }) {
+	if slices.ContainsFunc(stores, func(s *Service) bool { return s.Access.Login == configs.LoginSame }) {
 		return nil
 	}
-	return relayable(d.Offers())
+	if d, ok := r.dovecot(); ok {
+		return relayable(d.Offers())
+	}
+	return r.config.Auth.Scram
 }
 
 func (q Query) toDirectory(verify bool) directories.Query {

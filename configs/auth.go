@@ -6,6 +6,10 @@ import "time"
 type Auth struct {
 	// Verify is VerifyBackend unless the file says otherwise.
 	Verify Verify `toml:"verify"`
+	// Scram are the mechanisms, of SCRAM-SHA-256 and SCRAM-SHA-1, for which directories have keys of all passwords, or the passwords
+	// themselves. A client that may choose takes them, so nobody without keys could log in any more. Default: none; for
+	// VerifyDirectory only, as Dovecot says itself what it has.
+	Scram []string `toml:"scram"`
 	// Socket is the unix socket of saslauthd or of Dovecot's auth service; default /run/saslauthd/mux, and
 	// /run/dovecot/auth-client. For other verifiers none of Socket, Timeout and Cache is of use: stores are asked each time
 	// anyway, and directories have their own.
@@ -50,6 +54,9 @@ func parseAuthRealm(s string) (any, error) {
 // sockets are where verifiers usually are.
 var sockets = map[Verify]string{VerifySaslauthd: "/run/saslauthd/mux", VerifyDovecot: "/run/dovecot/auth-client"}
 
+// scramMechanisms are what may stand in Auth.Scram.
+var scramMechanisms = []string{"SCRAM-SHA-256", "SCRAM-SHA-1"}
+
 func (a *Auth) check(d *decoder, n *node) {
 	if n.get("verify") == nil {
 		a.Verify = VerifyBackend
@@ -57,6 +64,14 @@ func (a *Auth) check(d *decoder, n *node) {
 	for _, key := range []string{"socket", "timeout", "cache"} {
 		if value := n.get(key); value != nil && sockets[a.Verify] == "" {
 			d.errorf(value, "auth.%s is of no use with verify = %q", key, a.Verify)
+		}
+	}
+	if value := n.get("scram"); value != nil && a.Verify != VerifyDirectory {
+		d.errorf(value, `auth.scram is of no use without verify = "directory"`)
+	}
+	for i, name := range a.Scram {
+		if err := oneOf("mechanism", name, scramMechanisms); err != nil {
+			d.errorf(n.get("scram").list()[i], "auth.scram: %s", err)
 		}
 	}
 	if n.get("socket") == nil {

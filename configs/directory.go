@@ -83,6 +83,9 @@ const (
 	DirectoryMUPDATE DirectoryKind = "mupdate"
 )
 
+// StoresPasswords reports whether such a directory has what is stored of passwords, and not only an answer about one.
+func (k DirectoryKind) StoresPasswords() bool { return k == DirectoryFile || k == DirectorySQL }
+
 // directoryKeys are the keys that only some kinds have, and whether the kind must have them.
 var directoryKeys = map[DirectoryKind]map[string]bool{
 	DirectoryFile: {"path": true},

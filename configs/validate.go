@@ -116,6 +116,45 @@ func (c *Config) checkVerifier(d *decoder, n *node) {
 	if c.Auth.Verify == VerifyDirectory && !asked {
 		d.errorf(n.get("auth").at("verify"), `verify = "directory" needs a route with lookup: the directory that places a user verifies him`)
 	}
+	if len(c.Auth.Scram) > 0 && c.Auth.Verify == VerifyDirectory {
+		c.checkScram(d, n.get("auth").at("scram"))
+	}
+}
+
+// checkScram refuses SCRAM with directories that have no keys, and for stores that all want to hear the password.
+func (c *Config) checkScram(d *decoder, n *node) {
+	for _, name := range c.lookups() {
+		if kind := c.Directories[name].Kind; kind != "" && !kind.StoresPasswords() {
+			d.errorf(n, "auth.scram: directory %q is of kind %q, which has no keys", name, kind)
+		}
+	}
+	if len(c.Backends) > 0 && !c.takesOurWord() {
+		d.errorf(n, `auth.scram: every backend wants to hear the password; say login = "authzid" or "master" where one need not`)
+	}
+}
+
+// lookups lists the directories that routes ask, sorted.
+func (c *Config) lookups() []string {
+	var names []string
+	for _, r := range c.Routes {
+		if r.Lookup != "" {
+			names = append(names, r.Lookup)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// takesOurWord reports whether some store can be entered without the client's password.
+func (c *Config) takesOurWord() bool {
+	for _, b := range c.Backends {
+		for service, access := range b.Access {
+			if service != LMTP && access.Login != LoginSame {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkServices refuses to listen for what no backend offers. Which backends a client can be led to depends on too much

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -107,4 +108,36 @@ func TestScramWithDovecot(t *testing.T) {
 	offered(true)
 	jd.reload(dovecot.backend(), auth)
 	offered(false)
+}
+
+// TestScramWithDirectory: keys that Dovecot has made let their users log in by SCRAM and by PLAIN, and passwords in the clear do.
+func TestScramWithDirectory(t *testing.T) {
+	t.Parallel()
+	const alice, bob, carol = "alice@a.example", "bob@a.example", "carol@a.example"
+	dovecot := startDovecot(t, "store1", passwords, alice, bob, carol)
+	accounts := filepath.Join(t.TempDir(), "accounts")
+	made := strings.TrimSpace(tool(t, "", "doveadm", "pw", "-s", "SCRAM-SHA-256", "-p", password))
+	write(t, accounts, fmt.Sprintf("%s store1 password=%s\n%s store1 password={PLAIN}%s\n%s store1 password={SHA}AAAA only=pop3\n",
+		alice, made, bob, password, carol))
+	jd := startJackdaw(t, dovecot.backend(dovecot.as("pop3"), dovecot.as("submission"),
+		fmt.Sprintf("login = \"master\"\nlogin_user = %q\nlogin_password = %q", proxyUser, proxyPassword)),
+		fmt.Sprintf("[auth]\nverify = \"directory\"\nscram = [\"SCRAM-SHA-256\"]\n[directory.accounts]\nkind = \"file\"\npath = %q\n"+
+			"[[route]]\nlookup = \"accounts\"\n", accounts))
+	jd.knows(dovecot)
+	for _, service := range []string{"imaps", "pop3", "submission", "sieve"} {
+		for _, tt := range []struct {
+			user, secret string
+			want         answers
+		}{
+			{alice, password, letIn}, {alice, "wrong", denied}, {bob, password, letIn}, {bob, "wrong", denied}, {"bob", password, letIn},
+			{carol, password, denied}, {"nobody@a.example", password, denied},
+		} {
+			d := jd.meet(t, client{}.at(service, "mail.a.example"))
+			d.wants(tt.want, d.scram(tt.user, tt.secret))
+		}
+		d := jd.meet(t, client{}.at(service, "mail.a.example"))
+		d.wants(denied, d.plain(alice, "wrong"))
+		d.wants(letIn, d.plain(alice, password))
+	}
+	jd.logged(t, "carol@a.example", "no use for this mechanism")
 }

@@ -151,6 +151,8 @@ func (p *player) setting(text string) {
 	case "dovecot": // verifies, and offers these mechanisms
 		p.asked = newFakeDovecot(p.t, strings.Fields(value))
 		p.config.Auth = configs.Auth{Verify: configs.VerifyDovecot, Socket: p.asked.socket, Timeout: patience}
+	case "directory": // verifies, and has keys for these mechanisms
+		p.config.Auth = configs.Auth{Verify: configs.VerifyDirectory, Scram: strings.Fields(value)}
 	case "default_realm":
 		p.config.Users.DefaultRealm = value
 	case "account": // a line of the directory that places users
@@ -344,6 +346,9 @@ func (p *player) act(what string) {
 		_ = conn.SetDeadline(time.Now().Add(patience))
 		p.must(conn.Handshake())
 		p.client, p.read = conn, bufio.NewReader(conn)
+	case "scram": // goes through an exchange with a name and a password, up to where the server has proved itself or ends it
+		user, password, _ := strings.Cut(arg, " ")
+		p.scram(user, password)
 	case "certificate": // which it shows from now on: names with "@" are mail addresses, the others common names
 		p.show = clientLeaf(p.t, strings.Fields(arg))
 	case "proxy": // sends a PROXY header, version 2, for a client and where that has connected to

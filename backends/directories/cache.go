@@ -111,7 +111,7 @@ func (c *cached) holds(k kept) bool {
 
 // stillGood reports whether an answer may stand in for a source that is down.
 func (c *cached) stillGood(k kept, q Query) bool {
-	return k.known && !q.Verify && !k.answer.Verified && c.now().Sub(k.at) < c.config.Stale
+	return k.known && !q.Verify && !q.Stored && !k.answer.Verified && c.now().Sub(k.at) < c.config.Stale
 }
 
 func (k kept) result() (Answer, error) {
@@ -126,7 +126,7 @@ func (c *cached) note(key string, k kept) {
 	c.back()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if k.answer.Password != "" {
+	if k.answer.Password != "" || k.answer.Stored != "" {
 		delete(c.kept, key)
 		return
 	}
@@ -176,6 +176,9 @@ func (c *cached) key(q Query) string {
 	}
 	if all {
 		parts = append(parts, "mechanism", q.Mechanism, q.Listener, q.Address.String(), strconv.Itoa(int(q.TLS)))
+	}
+	if q.Stored {
+		parts = append(parts, "stored")
 	}
 	if q.Verify || all {
 		mac := hmac.New(sha256.New, c.mac)

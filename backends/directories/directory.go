@@ -30,6 +30,8 @@ type Query struct {
 	// Verify asks for a verification: the answer is ErrDenied, or has Verified. Without it the answer only places the user, and the
 	// secret is for a directory whose protocol cannot do without.
 	Verify bool
+	// Stored asks for Answer.Stored.
+	Stored bool
 
 	Client   netip.Addr     // the zero address on a unix socket
 	Port     uint16         // the client's
@@ -66,6 +68,9 @@ type Answer struct {
 	Refuse string
 	// Wait is a delay before the answer to the client that the source asks for.
 	Wait time.Duration
+	// Stored is what is stored of the password, in a form of package passwords, if it was asked for; "" is nobody's, and also for a
+	// directory that does not know.
+	Stored string
 }
 
 // Or completes what a directory says of a user by what a verifier has said of him before.

@@ -119,6 +119,9 @@ func (d *fileDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 		return Answer{}, err
 	}
 	answer := Answer{Backend: entry.backend, User: entry.user}
+	if q.Stored {
+		answer.Stored = entry.password
+	}
 	if q.Verify {
 		if entry.password == "" {
 			return Answer{}, ErrDenied

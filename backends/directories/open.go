@@ -21,7 +21,10 @@ func Open(name string, c configs.Directory, log *zap.Logger) (Directory, error) 
 		return nil, fmt.Errorf("directory %s: %w", name, err)
 	}
 	if c.Cache > 0 || c.Stale > 0 {
-		return newCached(d, c, log), nil
+		d = newCached(d, c, log)
+	}
+	if c.Kind.StoresPasswords() {
+		d = &scramDirectory{Directory: d}
 	}
 	return d, nil
 }

@@ -130,7 +130,11 @@ func (d *sqlDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 		return Answer{}, fmt.Errorf("asking the database: %w", err)
 	}
 	answer, err := row.answer(q.Service)
-	if err == nil && q.Verify {
+	switch {
+	case err != nil:
+	case q.Stored:
+		answer.Stored, err = row.stored()
+	case q.Verify:
 		answer.Verified, err = true, d.verify(ctx, row, q.Secret)
 	}
 	if err != nil {
@@ -141,10 +145,7 @@ func (d *sqlDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 
 // verify compares a password with the stored one. Nobody's is NULL or empty.
 func (d *sqlDirectory) verify(ctx context.Context, row sqlRow, password string) error {
-	if _, has := row["password"]; !has {
-		return errors.New("the query has no column password, and so nobody can be verified")
-	}
-	stored, err := row.text("password", maxStoredPassword)
+	stored, err := row.stored()
 	if err != nil {
 		return err
 	}

@@ -99,6 +99,14 @@ func (r sqlRow) answer(service configs.Service) (a Answer, err error) {
 	return a, nil
 }
 
+// stored is what is stored of the password.
+func (r sqlRow) stored() (string, error) {
+	if _, has := r["password"]; !has {
+		return "", errors.New("the query has no column password, and so nobody can be verified")
+	}
+	return r.text("password", maxStoredPassword)
+}
+
 // text returns a name, a number or a stored password; "" for NULL and where there is no such column.
 func (r sqlRow) text(column string, longest int) (string, error) {
 	var text string

@@ -37,20 +37,32 @@ var slots = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 // Verify reports whether password is the one that is stored. It waits until others have been verified, as long as ctx allows.
 // Nobody's password is empty, or of an account that is locked by "!" or "*" before or in the place of the hash, as in shadow(5).
 func Verify(ctx context.Context, stored, password string) (bool, error) {
-	if password == "" || len(password) > maxPassword || stored == "" || stored == "*" || stored[0] == '!' {
+	if password == "" || len(password) > maxPassword || nobodys(stored) {
 		return false, nil
 	}
 	if len(stored) > maxStored {
 		return false, errDamaged
 	}
-	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
-	case <-ctx.Done():
-		return false, fmt.Errorf("waiting for other passwords to be verified: %w", context.Cause(ctx))
+	leave, err := turn(ctx)
+	if err != nil {
+		return false, err
 	}
+	defer leave()
 	return verify(stored, password)
 }
+
+// turn waits for one of the slots.
+func turn(ctx context.Context) (leave func(), err error) {
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for other passwords to be verified: %w", context.Cause(ctx))
+	}
+}
+
+// nobodys reports whether no password fits what is stored.
+func nobodys(stored string) bool { return stored == "" || stored == "*" || stored[0] == '!' }
 
 // Waste takes as long as Verify does with a stored password of that kind, so that nobody learns by a clock which users exist.
 func Waste(ctx context.Context, like string) {
@@ -102,6 +114,8 @@ var bare = []struct {
 	scheme string
 }{
 	{regexp.MustCompile(`^\$`), "CRYPT"},
+	{regexp.MustCompile(`^SCRAM-SHA-1\$`), "SCRAM-SHA-1"}, // RFC 5803, and PostgreSQL
+	{regexp.MustCompile(`^SCRAM-SHA-256\$`), "SCRAM-SHA-256"},
 	{regexp.MustCompile(`^[./0-9A-Za-z]{13}$`), "CRYPT"},                    // traditional DES
 	{regexp.MustCompile(`^[0-9A-Fa-f]{32}$`), "PLAIN-MD5"},                  // web-cyradm's and PostfixAdmin's md5
 	{regexp.MustCompile(`^\*[0-9A-Fa-f]{40}$`), "MYSQL"},                    // PASSWORD()

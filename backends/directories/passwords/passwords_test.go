@@ -55,6 +55,9 @@ func readMade(t testing.TB) map[string]string {
 	return all
 }
 
+// postgres is the verifier that PostgreSQL 15 made of the password "Ⅸ\u00a0\u00adü".
+const postgres = "SCRAM-SHA-256$4096:ifLPl7ac4spyrufwHxi0Rg==$Z5432tkAP98juwqHsn6Y73MkWSsojPozi3LNzjIayDE=:ks+O5CqDQT82s/qvfTJ55to0A4FSAnluUFgNcKLL/dE="
+
 // TestSpecified has the examples of specifications.
 func TestSpecified(t *testing.T) {
 	for _, tt := range []struct{ from, stored, password string }{
@@ -63,6 +66,9 @@ func TestSpecified(t *testing.T) {
 		{"Drepper, SHA-512", "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1", "Hello world!"},
 		{"SCRAM-SHA-1 of RFC 5802 section 5", "{SCRAM-SHA-1}4096,QSXCR+Q6sek8bf92,6dlGYMOdZcOPutkcNY8U2g7vK9Y=,D+CSWLOshSulAsxiupA+qs2/fTE=", "pencil"},
 		{"SCRAM-SHA-256 of RFC 7677 section 3", "{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=", "pencil"},
+		{"the same, as RFC 5803 and PostgreSQL have it", "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=", "pencil"},
+		{"PostgreSQL, which prepares passwords", postgres, "Ⅸ\u00a0\u00adü"},
+		{"PostgreSQL, prepared already", postgres, "IX ü"},
 		{"bcrypt of crypt_blowfish", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"},
 		{"bcrypt, 72 characters count", "$2a$05$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui",
 			"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored"},
