@@ -35,7 +35,7 @@ func TestQuotedExamples(t *testing.T) {
 
 // TestFragments: each block of TOML in the documents says what the schema knows, were it no whole file.
 func TestFragments(t *testing.T) {
-	for _, page := range append(files(t, "../docs/*.md"), "../README.md") {
+	for _, page := range append(files(t, "../docs/*.md"), "../README.md", "../SECURITY.md") {
 		for i, block := range regexp.MustCompile("(?ms)^ *```toml\n(.*?)^ *```$").FindAllStringSubmatch(read(t, page), -1) {
 			dir := t.TempDir()
 			d := &decoder{file: page, dir: dir}
