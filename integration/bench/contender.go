@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -30,8 +31,14 @@ type peer struct {
 }
 
 var peers = []peer{
-	{contender{"haproxy", "haproxy", []string{"imaps", "pop3s"}, haproxyConfig}, nil, haproxyVersion},
+	{contender{"haproxy", "haproxy", []string{"imaps", "pop3s"}, haproxyConfig}, []string{"/usr/sbin/haproxy"}, haproxyVersion},
+	{contender{"nginx", "nginx", []string{"imaps", "imap", "pop3s", "submission"}, nginxConfig},
+		[]string{"/usr/sbin/nginx", servers() + "/nginx/usr/sbin/nginx"}, nginxVersion},
+	{contender{"dovecot", "dovecot", serviceNames(), dovecotConfig}, []string{"/usr/sbin/dovecot"}, dovecotVersion},
 }
+
+// servers is where install-servers.sh puts programs that are only unpacked.
+func servers() string { return cmp.Or(os.Getenv("JACKDAW_SERVERS"), "/opt/jackdaw-servers") }
 
 func peerNames() []string {
 	var names []string

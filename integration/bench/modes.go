@@ -16,6 +16,7 @@ type mode struct {
 	rsa     bool          // has the server an RSA key?
 	version uint16        // of TLS; 0: 1.3
 	groups  []tls.CurveID // that clients offer; nil: X25519
+	moves   bool          // is it about bulk?
 }
 
 // row is a line of the table.
@@ -87,7 +88,7 @@ func noopMode(name string, sessions int, about string, most float64) mode {
 }
 
 func bulkMode(name string, sessions int, about string, most float64, move mover) mode {
-	return mode{name: name, service: "imaps",
+	return mode{name: name, service: "imaps", moves: true,
 		run:  func(t *trial) error { return t.bulk(sessions, move) },
 		rows: []row{{name, about, "ms/GB", goals(goal{"haproxy", most})}}}
 }
