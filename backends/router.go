@@ -2,6 +2,7 @@ package backends
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -111,6 +112,15 @@ func backendNames(config *configs.Config) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// Acquaint returns when each store was looked at that routes name, or with ctx: who comes then is promised what the stores can do.
+func (r *Router) Acquaint(ctx context.Context) {
+	var looks sync.WaitGroup
+	for _, s := range r.services {
+		looks.Go(func() { _ = s.inspect(ctx) }) // what is wrong with a store is in the log
+	}
+	looks.Wait()
 }
 
 func (r *Router) find(key serviceKey) *Service {

@@ -254,6 +254,15 @@ type Limits struct {
 	Attempts int `toml:"attempts"`
 	// FailureDelay passes between the beginning of an attempt and its refusal, more with repetition; default 2s.
 	FailureDelay time.Duration `toml:"failure_delay"`
+	// StopDelay passes between SIGTERM, when a load balancer hears that no more clients are wanted, and the moment in which
+	// nobody is accepted any more; default 0.
+	StopDelay time.Duration `toml:"stop_delay"`
+	// StopTimeout is the time that sessions are ended in then, spread over it; default 15s. What has not found its end in it,
+	// such as a message that is under way, is cut off.
+	StopTimeout time.Duration `toml:"stop_timeout"`
+	// UpgradeTimeout is how long a process that another one has replaced may keep its sessions; default 24h. In the second half
+	// of it they are ended, spread over that time.
+	UpgradeTimeout time.Duration `toml:"upgrade_timeout"`
 }
 
 // PerService is a value that may differ by service. Load has filled in every service.

@@ -123,6 +123,9 @@ func TestDefaults(t *testing.T) {
 			IdleTimeout:  idleTimeout(35*time.Minute, nil),
 			Attempts:     3,
 			FailureDelay: 2 * time.Second,
+
+			StopTimeout:    15 * time.Second,
+			UpgradeTimeout: 24 * time.Hour,
 		},
 		Log:   Log{Level: "info"},
 		Admin: Admin{Socket: "/run/jackdaw/admin.sock"},
@@ -222,6 +225,9 @@ login_timeout = "10s"
 idle_timeout = { imap = "1h" }
 attempts = 5
 failure_delay = "1s"
+stop_delay = "5s"
+stop_timeout = "1m"
+upgrade_timeout = "48h"
 [log]
 level = "debug"
 format = "json"
@@ -330,6 +336,10 @@ client_ca = "a.pem"
 			IdleTimeout:  idleTimeout(35*time.Minute, PerService[time.Duration]{IMAP: time.Hour}),
 			Attempts:     5,
 			FailureDelay: time.Second,
+
+			StopDelay:      5 * time.Second,
+			StopTimeout:    time.Minute,
+			UpgradeTimeout: 48 * time.Hour,
 		},
 		Log:   Log{Level: "debug", Format: "json"},
 		Admin: Admin{Socket: "/etc/jackdaw/run/admin"},

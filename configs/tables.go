@@ -26,6 +26,9 @@ func defaults() *Config {
 			IdleTimeout:  idle,
 			Attempts:     3,
 			FailureDelay: 2 * time.Second,
+
+			StopTimeout:    15 * time.Second,
+			UpgradeTimeout: 24 * time.Hour,
 		},
 		Log:   Log{Level: "info"},
 		Admin: Admin{Socket: AdminSocket},
@@ -223,7 +226,10 @@ func (r *Route) unconditional(n *node) bool {
 }
 
 func (l *Limits) check(d *decoder, n *node) {
-	for key, limit := range map[string]time.Duration{"login_timeout": l.LoginTimeout, "failure_delay": l.FailureDelay} {
+	for key, limit := range map[string]time.Duration{
+		"login_timeout": l.LoginTimeout, "failure_delay": l.FailureDelay,
+		"stop_timeout": l.StopTimeout, "upgrade_timeout": l.UpgradeTimeout,
+	} {
 		if limit <= 0 {
 			d.errorf(n.at(key), "%s must be longer than 0", key)
 		}
@@ -232,6 +238,9 @@ func (l *Limits) check(d *decoder, n *node) {
 		if limit <= 0 {
 			d.errorf(n.at("idle_timeout").at(string(service)), "idle_timeout must be longer than 0")
 		}
+	}
+	if l.StopDelay < 0 {
+		d.errorf(n.at("stop_delay"), "stop_delay must not be negative")
 	}
 	if l.Attempts < 1 {
 		d.errorf(n.at("attempts"), "attempts must be at least 1")

@@ -18,6 +18,7 @@ import (
 	"jackdaw/backends"
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
+	"jackdaw/internal/inherit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -73,7 +74,7 @@ func testSetup(t testing.TB, config *configs.Config, access configs.Access) Setu
 // testSettings are those that a server gives to the sessions of its first listener.
 func testSettings(setup Setup, logs io.Writer) *settings {
 	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
-	server := NewServer(zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(logs)), zap.DebugLevel)))
+	server := NewServer(zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(logs)), zap.DebugLevel)), inherit.NewSockets())
 	return server.entrances(setup)[setup.Config.Listen.Listeners[0].Address].any
 }
 

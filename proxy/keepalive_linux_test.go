@@ -5,12 +5,16 @@ import (
 	"syscall"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"jackdaw/configs"
+	"jackdaw/internal/inherit"
 )
 
 // A client that vanishes in IDLE is noticed: the system asks after it.
 func TestKeepAlive(t *testing.T) {
-	l, err := listen(configs.Listener{Address: configs.Address{Network: "tcp", Address: "127.0.0.1:0"}})
+	server := NewServer(zap.NewNop(), inherit.NewSockets())
+	l, err := server.listen(configs.Listener{Address: configs.Address{Network: "tcp", Address: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,13 +14,13 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/inherit"
 	"jackdaw/internal/relay"
 )
 
@@ -36,16 +36,16 @@ type Setup struct {
 
 // Server listens, and serves sessions by the latest Setup. Its methods are safe for concurrent use.
 type Server struct {
-	log      *zap.Logger
-	ctx      context.Context
-	end      context.CancelCauseFunc
-	accepts  sync.WaitGroup
-	sessions sessions
-	loops    relay.Loops
-	decoys   decoys
+	log       *zap.Logger
+	inherited *inherit.Sockets
+	accepts   sync.WaitGroup
+	sessions  sessions
+	loops     relay.Loops
+	decoys    decoys
 
 	mu      sync.Mutex
 	sockets map[configs.Address]*socket
+	left    bool // nothing is listened on any more
 }
 
 // socket is listened on for one listener or several.
@@ -68,11 +68,9 @@ func (e *entrance) settings(conn net.Conn) *settings {
 	return e.any
 }
 
-// NewServer makes a server without listeners.
-func NewServer(log *zap.Logger) *Server {
-	s := &Server{log: log, sockets: make(map[configs.Address]*socket)}
-	s.ctx, s.end = context.WithCancelCause(context.Background())
-	return s
+// NewServer makes a server without listeners. Where it is to listen on what was inherited, it does that.
+func NewServer(log *zap.Logger, inherited *inherit.Sockets) *Server {
+	return &Server{log: log, inherited: inherited, sockets: make(map[configs.Address]*socket)}
 }
 
 // Apply goes over to a new setup: sockets that are new are opened, those that are gone are closed, the others go on.
@@ -80,7 +78,7 @@ func NewServer(log *zap.Logger) *Server {
 func (s *Server) Apply(setup Setup) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
+	if s.left {
 		return errShutdown
 	}
 	entrances := s.entrances(setup)
@@ -90,7 +88,7 @@ func (s *Server) Apply(setup Setup) error {
 		l, err := s.sockets[address], error(nil)
 		if l != nil {
 			err = restrict(e.any.listener) // mode or group may be new
-		} else if l, err = listen(e.any.listener); err == nil {
+		} else if l, err = s.listen(e.any.listener); err == nil {
 			opened = append(opened, l)
 		}
 		if err != nil {
@@ -191,12 +189,8 @@ func (s *Server) Addresses() []Listening {
 }
 
 // listen opens one socket.
-func listen(config configs.Listener) (*socket, error) {
-	if config.Address.Network == "unix" {
-		removeStale(config.Address.Address)
-	}
-	lc := net.ListenConfig{KeepAliveConfig: backends.KeepAlive}
-	l, err := lc.Listen(context.Background(), config.Address.Network, config.Address.Address)
+func (s *Server) listen(config configs.Listener) (*socket, error) {
+	l, err := s.inherited.Listen(net.ListenConfig{KeepAliveConfig: backends.KeepAlive}, config.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -205,21 +199,6 @@ func listen(config configs.Listener) (*socket, error) {
 		return nil, err
 	}
 	return &socket{Listener: l}, nil
-}
-
-// removeStale removes the socket of a process that is gone.
-func removeStale(path string) {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != os.ModeSocket {
-		return
-	}
-	conn, err := net.Dial("unix", path)
-	if err == nil {
-		conn.Close()
-	}
-	if errors.Is(err, syscall.ECONNREFUSED) { // with another error, somebody may listen whom we cannot reach
-		_ = os.Remove(path) // if that fails, listening tells
-	}
 }
 
 // restrict sets who may connect to a unix socket.
@@ -265,7 +244,7 @@ func (s *Server) accept(l *socket) {
 			conn.Close()
 			continue
 		}
-		session := newSession(s.ctx, settings, conn)
+		session := newSession(context.Background(), settings, conn)
 		s.sessions.enter(session)
 		go session.serve(conn)
 	}
@@ -276,18 +255,23 @@ func welcome(s *settings, peer net.Addr) bool {
 	return s.listener.From.Empty() || s.listener.From.Contains(netAddr(peer))
 }
 
-// Shutdown closes all listeners and ends all sessions, each at a place where its client expects it, within some seconds. It
-// returns when the last one has ended, or with ctx.
-func (s *Server) Shutdown(ctx context.Context) error {
+// Leave closes all listeners, and returns when no more sessions begin. Those that there are go on.
+func (s *Server) Leave() {
 	s.mu.Lock()
 	for _, l := range s.sockets {
 		l.Close()
 	}
 	s.sockets = nil
-	s.end(errShutdown) // before anybody can apply a setup to a server that is going
+	s.left = true // before anybody can apply a setup to a server that is going
 	s.mu.Unlock()
 	s.accepts.Wait()
-	s.sessions.end(errShutdown)
+}
+
+// Sessions is how many there are.
+func (s *Server) Sessions() int { return s.sessions.count() }
+
+// Await returns when the last session has ended, or with ctx. Leave must have been called. One may wait, at a time.
+func (s *Server) Await(ctx context.Context) error {
 	select {
 	case <-s.sessions.empty():
 		s.loops.Close()
@@ -295,4 +279,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// End ends all sessions, each at a place where its client expects it, within some seconds after its turn: that all come back
+// elsewhere at once would be hard on whoever is there, so their turns are spread evenly over a time. It returns when the last one
+// has ended, or with ctx. Leave must have been called.
+func (s *Server) End(ctx context.Context, over time.Duration) error {
+	s.sessions.end(ctx, over, errShutdown)
+	return s.Await(ctx)
+}
+
+// Shutdown closes all listeners and ends all sessions at once, as Leave and End do.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.Leave()
+	return s.End(ctx, 0)
 }

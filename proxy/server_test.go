@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/inherit"
 )
 
 // host is a server whose store nobody can reach.
@@ -33,7 +34,7 @@ func newHost(t *testing.T) *host {
 	config := testConfig()
 	access := testAccess
 	access.Addresses = []configs.Address{{Network: "unix", Address: "/nonexistent"}}
-	h := &host{NewServer(zap.NewNop()), t, testSetup(t, config, access)}
+	h := &host{NewServer(zap.NewNop(), inherit.NewSockets()), t, testSetup(t, config, access)}
 	t.Cleanup(func() {
 		if err := h.Shutdown(context.Background()); err != nil {
 			t.Error(err)
@@ -315,7 +316,7 @@ func (e *exhausted) Addr() net.Addr { return &net.TCPAddr{} }
 func TestAcceptErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		NewServer(zap.NewNop()).accept(&socket{Listener: &exhausted{failures: 10}})
+		NewServer(zap.NewNop(), inherit.NewSockets()).accept(&socket{Listener: &exhausted{failures: 10}})
 		if took := time.Since(began); took != (5+10+20+40+80+160+320+640+1000+1000)*time.Millisecond {
 			t.Error("it paused for", took)
 		}

@@ -1,6 +1,12 @@
 package proxy
 
-import "sync"
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
 
 // sessions are all that have not ended, from accept on. Safe for concurrent use.
 type sessions struct {
@@ -33,11 +39,30 @@ func (all *sessions) tell() {
 	}
 }
 
-// end ends all sessions.
-func (all *sessions) end(cause error) {
+func (all *sessions) count() int {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	for s := range all.all {
+	return len(all.all)
+}
+
+// shortSpell is what is not worth waiting for between the ends of two sessions.
+const shortSpell = 10 * time.Millisecond
+
+// end tells all sessions to end, evenly over a time, until ctx ends.
+func (all *sessions) end(ctx context.Context, over time.Duration, cause error) {
+	all.mu.Lock()
+	list := slices.Collect(maps.Keys(all.all))
+	all.mu.Unlock()
+	begun := time.Now()
+	for i, s := range list {
+		due := time.Duration(float64(over) * float64(i) / float64(len(list)))
+		if wait := due - time.Since(begun); wait > shortSpell {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return
+			}
+		}
 		s.end(cause)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
 
+	"jackdaw/internal/inherit"
 	"jackdaw/tlsstore"
 )
 
@@ -29,15 +30,17 @@ const (
 // admin answers jackdaw's own commands, by HTTP on a unix socket. Whoever may open the socket may ask everything. apply and
 // close are for one goroutine.
 type admin struct {
-	log    *zap.Logger
-	counts *tlsstore.Counts
-	certs  atomic.Pointer[certificates] // what is served now
-	socket *adminSocket                 // nil: nobody can ask
-	stop   func()                       // closes socket
+	log     *zap.Logger
+	counts  *tlsstore.Counts
+	sockets *inherit.Sockets
+	orders  *orderBook
+	certs   atomic.Pointer[certificates] // what is served now
+	socket  *adminSocket                 // nil: nobody can ask
+	stop    func()                       // closes socket
 }
 
-func newAdmin(log *zap.Logger, counts *tlsstore.Counts) *admin {
-	return &admin{log: log, counts: counts}
+func newAdmin(log *zap.Logger, counts *tlsstore.Counts, sockets *inherit.Sockets) *admin {
+	return &admin{log: log, counts: counts, sockets: sockets, orders: newOrderBook()}
 }
 
 // apply goes over to what is served now, and to the socket at path; "" is none. A socket that stays where it is goes on. One
@@ -69,7 +72,7 @@ func (a *admin) listen(path string) error {
 	if err != nil {
 		return err
 	}
-	socket, err := listenSocket(path)
+	socket, err := listenSocket(a.sockets, path)
 	if err != nil {
 		return err
 	}
@@ -103,6 +106,9 @@ func (a *admin) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /certs", a.answerCerts)
 	mux.HandleFunc("GET /missed", a.answerMissed)
+	mux.HandleFunc("GET /readyz", a.answerReady)
+	mux.HandleFunc("POST /reload", a.takeOrder(orderReload))
+	mux.HandleFunc("POST /upgrade", a.takeOrder(orderUpgrade))
 	return mux
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
+	"jackdaw/internal/inherit"
 	"jackdaw/tlsstore"
 )
 
@@ -45,7 +46,7 @@ func newAdminFixture(t *testing.T) *adminFixture {
 	certs := &certificates{Store: openCerts(config)}
 	t.Cleanup(certs.Close)
 	core, logs := observer.New(zapcore.WarnLevel)
-	f := &adminFixture{admin: newAdmin(zap.New(core), new(tlsstore.Counts)), t: t, dir: dir, certs: certs, logs: logs}
+	f := &adminFixture{admin: newAdmin(zap.New(core), new(tlsstore.Counts), inherit.NewSockets()), t: t, dir: dir, certs: certs, logs: logs}
 	t.Cleanup(f.close)
 	return f
 }
@@ -145,7 +146,7 @@ func TestAdminStaleSocket(t *testing.T) {
 // The socket of a process that lives is not, until it has gone.
 func TestAdminLiveSocket(t *testing.T) {
 	f := newAdminFixture(t)
-	other := newAdmin(zap.NewNop(), new(tlsstore.Counts))
+	other := newAdmin(zap.NewNop(), new(tlsstore.Counts), inherit.NewSockets())
 	defer other.close()
 	other.apply(f.at("sock"), f.certs)
 	f.serve("sock")
@@ -203,7 +204,7 @@ func TestAdminSocketRemoved(t *testing.T) {
 	f.mustAnswer("sock")
 
 	must(t, os.Remove(f.at("sock")))
-	other := newAdmin(zap.NewNop(), new(tlsstore.Counts))
+	other := newAdmin(zap.NewNop(), new(tlsstore.Counts), inherit.NewSockets())
 	defer other.close()
 	other.apply(f.at("sock"), f.certs)
 	f.close()

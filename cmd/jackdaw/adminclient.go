@@ -26,19 +26,35 @@ func socketFlag(cmd *cobra.Command, socket *string) {
 // errNoDaemon says that nobody can be asked.
 var errNoDaemon = errors.New("no daemon answers")
 
+// refusal is why a daemon has not done what it was to do.
+type refusal struct{ reason string }
+
+func (r *refusal) Error() string { return r.reason }
+
 // askDaemon asks the daemon at socket a question, which is the path of an endpoint, and returns the whole answer. That is read
 // before anything is done with it: the daemon does not wait for the pager of whoever asks.
 func askDaemon(ctx context.Context, socket, question string, details url.Values) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminWriteTime) // after which the daemon, too, has given up
+	defer cancel()
+	return callDaemon(ctx, socket, http.MethodGet, url.URL{Path: question, RawQuery: details.Encode()})
+}
+
+// askDaemonTo has the daemon at socket do something, and waits until that is done. A *refusal is why it was not.
+func askDaemonTo(ctx context.Context, socket, order string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderLimit)
+	defer cancel()
+	return callDaemon(ctx, socket, http.MethodPost, url.URL{Path: order})
+}
+
+func callDaemon(ctx context.Context, socket, method string, where url.URL) ([]byte, error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, adminWriteTime) // after which the daemon, too, has given up
-	defer cancel()
-	where := url.URL{Scheme: "http", Host: "jackdaw", Path: question, RawQuery: details.Encode()}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), nil)
+	where.Scheme, where.Host = "http", "jackdaw"
+	request, err := http.NewRequestWithContext(ctx, method, where.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +68,9 @@ func askDaemon(ctx context.Context, socket, question string, details url.Values)
 	case err != nil:
 		return nil, fmt.Errorf("reading the answer of the daemon at %s: %w", socket, err)
 	case response.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("the daemon at %s does not know %s: it is of another version", socket, question)
+		return nil, fmt.Errorf("the daemon at %s does not know %s: it is of another version", socket, where.Path)
+	case response.StatusCode == http.StatusConflict:
+		return nil, &refusal{strings.TrimSpace(string(answer))}
 	case response.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("the daemon at %s says: %s", socket, strings.TrimSpace(string(answer)))
 	}

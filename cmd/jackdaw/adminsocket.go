@@ -1,14 +1,13 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"syscall"
-	"time"
+
+	"jackdaw/configs"
+	"jackdaw/internal/inherit"
 )
 
 // adminMode lets the owner and the group of the process in.
@@ -21,17 +20,12 @@ type adminSocket struct {
 	file fs.FileInfo
 }
 
-// listenSocket makes the socket. In the place of one that nobody listens on any more it may stand, but of nothing else.
-func listenSocket(path string) (*adminSocket, error) {
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
-	config := net.ListenConfig{Control: restrictSocket}
-	l, err := config.Listen(context.Background(), "unix", path)
+// listenSocket makes the socket, or goes on with the one that was inherited.
+func listenSocket(sockets *inherit.Sockets, path string) (*adminSocket, error) {
+	l, err := sockets.Listen(net.ListenConfig{Control: restrictSocket}, configs.Address{Network: "unix", Address: path})
 	if err != nil {
 		return nil, err
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // it could be the file of another process by then
 	s := &adminSocket{Listener: l, path: path}
 	if err = os.Chmod(path, adminMode); err == nil { // the umask may have taken something away
 		s.file, err = os.Lstat(path)
@@ -49,39 +43,8 @@ func restrictSocket(_, _ string, raw syscall.RawConn) error {
 	return raw.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), adminMode) })
 }
 
-// removeStale removes the socket of a process that is gone.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there already, and is no socket", path)
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		conn.Close()
-		return fmt.Errorf("another process listens on %s", path)
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return err // somebody may listen whom we cannot reach
-	}
-	return os.Remove(path)
-}
-
 // reachable tells whether others still find this socket at its path.
 func (s *adminSocket) reachable() bool {
 	file, err := os.Lstat(s.path)
 	return err == nil && os.SameFile(file, s.file)
-}
-
-// Close removes the file as well, unless it is another one by now.
-func (s *adminSocket) Close() error {
-	var err error
-	if s.reachable() {
-		err = os.Remove(s.path)
-	}
-	return errors.Join(err, s.Listener.Close())
 }

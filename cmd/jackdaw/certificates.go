@@ -41,7 +41,7 @@ func (d *daemon) openCertificates(config *configs.Config) (*certificates, error)
 	var err error
 	c.orders, err = orders.Open(orders.Options{
 		Config: config.ACME, Domains: config.Domains(), Known: d.knowsDomain(config.ACME.Lookup), Held: heldByFiles(config, c.Store),
-		Log: d.log,
+		Sockets: d.sockets, Log: d.log,
 	}, former)
 	if err != nil {
 		c.Store.Close()

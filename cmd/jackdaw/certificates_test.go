@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/inherit"
 	"jackdaw/tlsstore/orders"
 )
 
@@ -35,7 +36,7 @@ func newOrderingFixture(t *testing.T) *orderingFixture {
 	must(t, err)
 	must(t, l.Close())
 	f := &orderingFixture{t: t, dir: dir, address: l.Addr().String()}
-	f.daemon = newDaemon(&configs.Config{})
+	f.daemon = newDaemon(&configs.Config{}, inherit.NewSockets())
 	f.log = zap.NewNop()
 	t.Cleanup(func() { _ = f.close(t.Context()) })
 	return f

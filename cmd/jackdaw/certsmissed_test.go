@@ -12,6 +12,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
+	"jackdaw/internal/inherit"
 	"jackdaw/tlsstore"
 )
 
@@ -37,7 +38,7 @@ func TestHandshakeReports(t *testing.T) {
 		name = "store1"
 		imap = "127.0.0.1:1"`))
 	must(t, err)
-	d := newDaemon(config)
+	d := newDaemon(config, inherit.NewSockets())
 	must(t, d.apply(config))
 	defer d.close(context.Background())
 

@@ -13,6 +13,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/internal/inherit"
 	"jackdaw/proxy"
 	"jackdaw/tlsstore"
 )
@@ -20,12 +21,18 @@ import (
 // daemon is a running jackdaw: the parts that its configuration makes, and the server that goes from one set of parts to
 // the next.
 type daemon struct {
+	file    string // its configuration; "" if that comes from nowhere
 	level   zap.AtomicLevel
 	log     *zap.Logger
+	sockets *inherit.Sockets
 	tickets *tlsstore.Tickets
 	counts  *tlsstore.Counts
 	server  *proxy.Server
 	admin   *admin
+	manager manager
+
+	generations *generations  // nil where nobody takes over
+	told        chan struct{} // closed when the process that has taken over wants this one to stop
 
 	config *configs.Config // what is served now; nil before the first
 	certs  *certificates
@@ -33,13 +40,16 @@ type daemon struct {
 	placer atomic.Pointer[backends.Router] // router, for those who ask beside
 }
 
-func newDaemon(config *configs.Config) *daemon {
+func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
 	level := zap.NewAtomicLevel()
 	setLevel(level, config.Log.Level)
 	log := newLogger(config.Log.Format, level)
 	counts := new(tlsstore.Counts)
-	return &daemon{level: level, log: log, tickets: tlsstore.NewTickets(), counts: counts,
-		server: proxy.NewServer(log), admin: newAdmin(log, counts)}
+	return &daemon{
+		level: level, log: log, sockets: sockets, tickets: tlsstore.NewTickets(), counts: counts,
+		server: proxy.NewServer(log, sockets), admin: newAdmin(log, counts, sockets), manager: manager{log},
+		told: make(chan struct{}),
+	}
 }
 
 // newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.
@@ -120,22 +130,49 @@ func (d *daemon) setup(config *configs.Config, router *backends.Router, certs *c
 }
 
 // reload reads the file again. A bad file changes nothing.
-func (d *daemon) reload(file string) {
-	config, err := configs.Load(file)
+func (d *daemon) reload() error {
+	d.manager.reloading("Reading the configuration")
+	config, err := configs.Load(d.file)
 	if err == nil {
 		err = d.apply(config)
 	}
 	if err != nil {
-		d.log.Error("reload failed, nothing has changed", zap.String("file", file), zap.Error(err))
-		return
+		d.log.Error("reload failed, nothing has changed", zap.String("file", d.file), zap.Error(err))
+		d.manager.serving("Serving; the configuration could not be read again, and the former one holds")
+		return err
 	}
 	d.certs.look()
-	d.log.Info("reloaded", zap.String("file", file))
+	d.log.Info("reloaded", zap.String("file", d.file))
+	d.manager.serving("Serving")
+	return nil
+}
+
+// check returns if the parts that every session needs can be had. What hangs there hangs here.
+func (d *daemon) check() {
+	d.server.Addresses()
+	d.placer.Load().Services()
+}
+
+// withdraw ends what only one process can do, once another one does it.
+func (d *daemon) withdraw() {
+	d.admin.orders.close()
+	d.admin.close()
+	d.server.Leave()
+	d.certs.Close()
 }
 
 // close ends all sessions, and then the parts.
 func (d *daemon) close(ctx context.Context) error {
 	err := d.server.Shutdown(ctx)
+	d.release()
+	if err != nil {
+		return fmt.Errorf("ending the sessions: %w", err)
+	}
+	return nil
+}
+
+// release ends the parts, when there are no sessions that need them.
+func (d *daemon) release() {
 	d.admin.close()
 	if d.router != nil {
 		d.router.Retire(nil)
@@ -144,8 +181,7 @@ func (d *daemon) close(ctx context.Context) error {
 		d.certs.Close()
 	}
 	d.tickets.Close()
-	if err != nil {
-		return fmt.Errorf("ending the sessions: %w", err)
+	if d.generations != nil {
+		d.generations.close()
 	}
-	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
+	"jackdaw/internal/inherit"
 )
 
 func demoCommand() *cobra.Command {
@@ -85,7 +86,7 @@ func demo(ctx context.Context, out io.Writer, level string) error {
 	if err != nil {
 		return err
 	}
-	d := newDaemon(config)
+	d := newDaemon(config, inherit.NewSockets())
 	if err = d.apply(config); err == nil {
 		err = demoGuide.Execute(out, setting)
 	}

@@ -65,8 +65,8 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), demoCommand(),
-		versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), reloadCommand(), upgradeCommand(),
+		demoCommand(), versionCommand())
 	return root
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/devca"
+	"jackdaw/internal/inherit"
 )
 
 // host is a directory with a configuration, for daemons in this process.
@@ -64,8 +65,8 @@ func (h host) begin() *daemon {
 	if err != nil {
 		h.Fatal(err)
 	}
-	d := newDaemon(config)
-	d.log = zap.NewNop()
+	d := newDaemon(config, inherit.NewSockets())
+	d.file, d.log = h.path("jackdaw.toml"), zap.NewNop()
 	h.Cleanup(func() { _ = d.close(h.Context()) })
 	if err := d.apply(config); err != nil {
 		h.Fatal(err)
@@ -152,10 +153,10 @@ func TestExternalByPolicy(t *testing.T) {
 	check(map[string]string{"own.example": "own", "none.example": "", "other.example": "general"})
 	h.write("own.pem", authorities["general"])
 	check(map[string]string{"own.example": "own"})
-	d.reload(h.path("jackdaw.toml"))
+	_ = d.reload()
 	check(map[string]string{"own.example": "general", "none.example": "", "other.example": "general"})
 	h.write("own.pem", nil) // no authority: as it was
-	d.reload(h.path("jackdaw.toml"))
+	_ = d.reload()          // which may fail
 	check(map[string]string{"own.example": "general", "none.example": ""})
 }
 
@@ -192,13 +193,13 @@ func TestSharedTickets(t *testing.T) {
 		t.Error("a session is not resumed where the keys are shared")
 	}
 	h.write("jackdaw.toml", []byte(without))
-	second.reload(h.path("jackdaw.toml"))
+	_ = second.reload()
 	if resumes(first, second) {
 		t.Error("a session is resumed by who has keys of its own")
 	}
 	h.write("jackdaw.toml", []byte(with))
 	h.write("ticket.keys", []byte("?"))
-	second.reload(h.path("jackdaw.toml"))
+	_ = second.reload()
 	if second.config.TLS.TicketKeys != "" || resumes(first, second) {
 		t.Error("a reload has changed something, though there is no key")
 	}
@@ -206,7 +207,7 @@ func TestSharedTickets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newDaemon(config).apply(config); err == nil || !strings.Contains(err.Error(), "openssl rand -base64 32") {
+	if err := newDaemon(config, inherit.NewSockets()).apply(config); err == nil || !strings.Contains(err.Error(), "openssl rand -base64 32") {
 		t.Errorf("it begins without keys: %v", err)
 	}
 	if n := second.counts.Handshakes().Exact; n != 4 {

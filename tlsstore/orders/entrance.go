@@ -40,9 +40,10 @@ type entrance struct {
 	caches []*cache // those of the managers that listen here; none once it is closed
 }
 
-// listen opens an entrance for a kind of challenge.
-func listen(kind string, address configs.Address, c *cache, log *zap.Logger) (*entrance, error) {
-	l, err := net.Listen(address.Network, address.Address)
+// openAt opens an entrance for a kind of challenge.
+func (m *Manager) openAt(kind string, address configs.Address) (*entrance, error) {
+	c, log := m.cache, m.Log
+	l, err := m.Sockets.Listen(net.ListenConfig{}, address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for %s: %w", kind, err)
 	}

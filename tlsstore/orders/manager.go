@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/inherit"
 )
 
 // Options say what is ordered, and what the rest of the program knows about it. Only Config and Log are needed.
@@ -32,7 +33,9 @@ type Options struct {
 	// Held tells whether a certificate that is none of ours covers a name and is valid: then nothing is ordered. It must be
 	// safe for concurrent use.
 	Held func(name string) bool
-	Log  *zap.Logger
+	// Sockets are listened on for challenges; nil: none are inherited.
+	Sockets *inherit.Sockets
+	Log     *zap.Logger
 
 	transport http.RoundTripper // for tests; nil: the network
 }
@@ -80,6 +83,9 @@ func Open(o Options, former *Manager) (*Manager, error) {
 }
 
 func newManager(o Options) *Manager {
+	if o.Sockets == nil {
+		o.Sockets = inherit.NewSockets()
+	}
 	c := newCache(o.Config.Cache)
 	return &Manager{
 		Options: o,
@@ -120,7 +126,7 @@ func (m *Manager) openEntrance(kind string, address configs.Address, former *ent
 	case former != nil && former.address == address && former.join(m.cache):
 		return former, nil
 	}
-	return listen(kind, address, m.cache, m.Log)
+	return m.openAt(kind, address)
 }
 
 func (m *Manager) leave() {

@@ -1,0 +1,328 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// dynasty is a jackdaw in which one process follows another, before an IMAP store of the test's own.
+type dynasty struct {
+	*jackdaw
+	program string // a copy, which a test may replace
+	admin   string // the socket
+	store   string // the address
+}
+
+func startDynasty(t testing.TB) *dynasty {
+	t.Helper()
+	jd := &jackdaw{t: t, host: newHost(), dir: serverDir(t)}
+	jd.ca = newCA(t)
+	jd.file = filepath.Join(jd.dir, "jackdaw.toml")
+	d := &dynasty{jackdaw: jd, program: filepath.Join(jd.dir, "jackdaw"), admin: filepath.Join(jd.dir, "admin"), store: quickStore(t)}
+	mustMkdir(t, jd.certDir(), 0o700)
+	jd.certify("mail.a.example")
+	d.install(built(t))
+	d.write("")
+	// The shell stays when the first process has gone, and with it the group that is ended after the test.
+	d.process = startProcess(t, filepath.Join(jd.dir, "log"),
+		exec.Command("sh", "-c", `"$0" serve -c "$1" & while :; do sleep 3600 & wait $!; done`, d.program, jd.file))
+	d.answers(t, "tcp", d.at(portIMAPS))
+	return d
+}
+
+// write writes the configuration, with more lines.
+func (d *dynasty) write(lines string) {
+	d.t.Helper()
+	replace(d.t, d.file, fmt.Appendf(nil, "[listen]\nimaps = %q\n[tls]\ncertificates = [\"certs\"]\n[admin]\nsocket = %q\n"+
+		"[[backend]]\nname = \"store\"\nimap = %q\n%s", d.at(portIMAPS), d.admin, d.store, lines))
+}
+
+// install puts a program into the place of the running one, as package managers do. cp writes it: a file of ours that is open for
+// writing would for a moment be open in whatever process another test starts, and could not be run.
+func (d *dynasty) install(program string) {
+	d.t.Helper()
+	next := d.program + ".new"
+	must(d.t, exec.Command("cp", program, next).Run())
+	must(d.t, os.Rename(next, d.program))
+}
+
+// script makes a program of a text.
+func (d *dynasty) script(text string) (path string) {
+	d.t.Helper()
+	path = filepath.Join(d.t.TempDir(), "script")
+	must(d.t, os.WriteFile(path, []byte(text), 0o755))
+	return path
+}
+
+// order runs a command that talks to the daemon.
+func (d *dynasty) order(command string) (said string, err error) {
+	out, err := exec.Command(built(d.t), command, "--socket", d.admin).CombinedOutput()
+	return string(out), err
+}
+
+// ask is what the commands do, without a process for each: it posts an order, and returns the answer.
+func (d *dynasty) ask(order string) string {
+	d.t.Helper()
+	client := http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", d.admin) },
+	}}
+	response, err := client.Post("http://jackdaw/"+order, "", nil)
+	must(d.t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	must(d.t, err)
+	if response.StatusCode != http.StatusOK {
+		d.t.Fatalf("%s: %s: %s", order, response.Status, text)
+	}
+	return string(text)
+}
+
+// upgrade has a new process take over, and returns its id.
+func (d *dynasty) upgrade() int {
+	d.t.Helper()
+	var answer struct{ Process int }
+	must(d.t, json.Unmarshal([]byte(d.ask("upgrade")), &answer))
+	return answer.Process
+}
+
+// does runs a command that must succeed, and returns the number that it says.
+func (d *dynasty) does(command, says string) (number int) {
+	d.t.Helper()
+	said, err := d.order(command)
+	must(d.t, err)
+	if _, err := fmt.Sscanf(said, says, &number); err != nil && says != "" {
+		d.t.Fatalf("%s said %q", command, said)
+	}
+	return number
+}
+
+// refuses wants an order to change nothing, for a reason.
+func (d *dynasty) refuses(command, reason string) {
+	d.t.Helper()
+	said, err := d.order(command)
+	status, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || status.ExitCode() != 1 || !strings.Contains(said, reason) {
+		d.t.Errorf("%s: %v: %q, want exit status 1 and %q", command, err, said, reason)
+	}
+}
+
+// ends waits until a process is gone.
+func (d *dynasty) ends(pid int) {
+	d.t.Helper()
+	eventually(d.t, fmt.Sprintf("process %d is gone", pid), func() bool {
+		for _, p := range stats(d.t, fmt.Sprintf("/proc/%d/stat", pid)) {
+			return p.state == "Z" // whoever is to wait for it is not ours to hurry
+		}
+		return true
+	})
+}
+
+// quickStore is an IMAP server that lets in whoever has the password, and returns its address.
+func quickStore(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var sessions sync.WaitGroup
+	t.Cleanup(sessions.Wait)
+	t.Cleanup(func() { l.Close() })
+	sessions.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			sessions.Go(func() {
+				defer conn.Close()
+				serveQuickly(conn)
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+// serveQuickly answers the commands that a proxy and the clients of these tests have.
+func serveQuickly(conn net.Conn) {
+	const capabilities = "CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR"
+	fmt.Fprintf(conn, "* OK [%s] ready\r\n", capabilities)
+	for in := bufio.NewScanner(conn); in.Scan(); {
+		tag, command, _ := strings.Cut(in.Text(), " ")
+		switch word, _, _ := strings.Cut(command, " "); {
+		case word == "CAPABILITY":
+			fmt.Fprintf(conn, "* %s\r\n%s OK done\r\n", capabilities, tag)
+		case word == "AUTHENTICATE" && !knowsPassword(command):
+			fmt.Fprintf(conn, "%s NO [AUTHENTICATIONFAILED] wrong\r\n", tag)
+		case word == "LOGOUT":
+			fmt.Fprintf(conn, "* BYE\r\n%s OK done\r\n", tag)
+			return
+		default:
+			fmt.Fprintf(conn, "%s OK done\r\n", tag)
+		}
+	}
+}
+
+// knowsPassword tells whether the response of SASL PLAIN, at the end of a command, has the right password in it.
+func knowsPassword(command string) bool {
+	response, err := base64.StdEncoding.DecodeString(command[strings.LastIndex(command, " ")+1:])
+	return err == nil && strings.HasSuffix(string(response), "\x00"+password)
+}
+
+// load is clients that come and go all the time, each with a handshake and a login, some of which resume their session.
+type load struct {
+	stop            chan struct{}
+	clients         sync.WaitGroup
+	visits, resumed atomic.Int64
+	mu              sync.Mutex
+	faults          []error
+}
+
+// startLoad lets so many clients in a row visit a daemon until end is called.
+func startLoad(d *dynasty, clients int) *load {
+	l := &load{stop: make(chan struct{})}
+	for range clients {
+		config := d.tls("mail.a.example")
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		l.clients.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-l.stop:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+				if err := l.visit(d.at(portIMAPS), config); err != nil {
+					l.mu.Lock()
+					l.faults = append(l.faults, fmt.Errorf("visit %d: %w", n, err))
+					l.mu.Unlock()
+				}
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) visit(address string, config *tls.Config) error {
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", address, config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if conn.ConnectionState().DidResume {
+		l.resumed.Add(1)
+	}
+	if _, err := io.WriteString(conn, "a LOGIN alice@a.example "+password+"\r\nb NOOP\r\nc LOGOUT\r\n"); err != nil {
+		return err
+	}
+	said, err := io.ReadAll(conn)
+	if err == nil && !(strings.Contains(string(said), "\r\na OK") && strings.Contains(string(said), "\r\nc OK")) {
+		err = fmt.Errorf("said %q", said)
+	}
+	l.visits.Add(1)
+	return err
+}
+
+// end wants each visit to have gone well.
+func (l *load) end(t testing.TB) {
+	t.Helper()
+	close(l.stop)
+	l.clients.Wait()
+	t.Logf("%d visits, %d of them resumed", l.visits.Load(), l.resumed.Load())
+	for _, err := range l.faults[:min(len(l.faults), 5)] {
+		t.Error(err)
+	}
+	if len(l.faults) > 0 {
+		t.Errorf("%d visits have failed", len(l.faults))
+	}
+}
+
+// amount is how often something is done: JACKDAW_UPGRADES and JACKDAW_RELOADS ask for more than takes a moment.
+func amount(t testing.TB, variable string, few int) int {
+	t.Helper()
+	if text := os.Getenv(variable); text != "" {
+		n, err := strconv.Atoi(text)
+		must(t, err)
+		return n
+	}
+	return few
+}
+
+// TestUpgrades: while clients come and go, one process follows the other, and the configuration is read again and again. Nobody
+// is refused, and sessions that were begun at any time go on, each with its own process.
+func TestUpgrades(t *testing.T) {
+	t.Parallel()
+	d := startDynasty(t)
+	upgrades, reloads := amount(t, "JACKDAW_UPGRADES", 10), amount(t, "JACKDAW_RELOADS", 50)
+	l := startLoad(d, 4)
+	var held []*dialog
+	var pids []int
+	for n := range upgrades {
+		if n%max(1, upgrades/10) == 0 {
+			held = append(held, d.login("mail.a.example", "alice@a.example"))
+		}
+		for range reloads / upgrades {
+			d.ask("reload")
+		}
+		pids = append(pids, d.upgrade())
+		for _, session := range held {
+			session.ask("NOOP")
+		}
+	}
+	l.end(t)
+	for _, session := range held {
+		session.ask("NOOP")
+		session.ask("LOGOUT")
+		session.conn.Close()
+	}
+	last := len(pids) - 1
+	for _, pid := range pids[:last] {
+		d.ends(pid)
+	}
+	must(t, syscall.Kill(pids[last], syscall.SIGTERM))
+	d.ends(pids[last])
+}
+
+// TestUpgradeRefused: what cannot begin leaves everything as it was, and says why.
+func TestUpgradeRefused(t *testing.T) {
+	t.Parallel()
+	d := startDynasty(t)
+	session := d.login("mail.a.example", "alice@a.example")
+	l := startLoad(d, 1)
+
+	d.write("surplus = 1\n")
+	d.refuses("reload", "jackdaw.toml:10: ")
+	d.refuses("upgrade", "jackdaw.toml:10: ")
+	d.write("")
+	d.install(d.script("#!/bin/sh\nexit 3\n"))
+	d.refuses("upgrade", "exit status 3")
+	d.install(d.script("no program"))
+	d.refuses("upgrade", "exec format error")
+	must(t, os.Remove(d.program))
+	d.refuses("upgrade", "no such file")
+
+	d.install(built(t))
+	former := d.does("upgrade", "process %d has taken over")
+	l.end(t)
+	session.ask("NOOP")
+	d.does("reload", "")
+	d.does("upgrade", "process %d has taken over")
+	d.ends(former)
+	session.ask("NOOP")
+}
