@@ -93,6 +93,9 @@ func (r *reader) unreadable(file string, config *configs.Config, certificates []
 	byCommand := make(map[string][]string)
 	for _, path := range slices.Sorted(maps.Keys(blocked)) {
 		command := r.mend(path, blocked[path], w.within(path))
+		if path == w.private {
+			command = fmt.Sprintf("run chown %s %s", r.name, quote(path))
+		}
 		if byCommand[command] == nil {
 			commands = append(commands, command)
 		}
@@ -189,8 +192,9 @@ func quote(path string) string {
 
 // wanted collects the rights that a daemon needs.
 type wanted struct {
-	rights map[string]right
-	roots  []string // directories of certificates, and those to which symlinks lead from there
+	rights  map[string]right
+	private string   // must be nobody's but the user's
+	roots   []string // directories of certificates, and those to which symlinks lead from there
 }
 
 // configuration wants the file, and all files that are read at its word.
@@ -212,6 +216,7 @@ func (w *wanted) configuration(file string, config *configs.Config) {
 			w.want(path, mayRead)
 		}
 	}
+	w.private, _ = filepath.EvalSymlinks(absolute(config.TLS.TicketKeys))
 }
 
 // certificates wants what is named, and all that was found there; whatever holds a file is listed and watched.

@@ -58,11 +58,13 @@ func TestCheckAsUser(t *testing.T) {
 	certbotLike(t, filepath.Join(dir, "certbot"), "mail.a.example")
 	certbotLike(t, filepath.Join(dir, "certbot"), "mail.b.example")
 	must(t, os.WriteFile(filepath.Join(dir, "the secret"), []byte("secret\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "ticket.keys"), []byte(strings.Repeat("A", 43)+"=\n"), 0o600))
 	file := filepath.Join(dir, "jackdaw.toml")
 	must(t, os.WriteFile(file, []byte(`
 listen.imaps = "127.0.0.1:10993"
 tls.certificates = ["certbot/live"]
 tls.default = ""
+tls.ticket_keys = "ticket.keys"
 [[backend]]
 name = "store1"
 imap = "127.0.0.1:143"
@@ -79,12 +81,15 @@ lmtp = { address = "127.0.0.1:24", login_user = "lmtp", login_password_file = "t
 		paths, script = append(paths, strings.TrimPrefix(c[1], dir+"/")), append(script, c[2])
 	}
 	want := "certbot/archive, certbot/archive/mail.a.example/privkey1.pem, certbot/archive/mail.b.example/privkey1.pem, " +
-		"certbot/live, the secret"
+		"certbot/live, the secret, ticket.keys"
 	if got := strings.Join(paths, ", "); got != want {
 		t.Fatalf("user %s has no access to %s, want %s; it said\n%s", somebody, got, want, said)
 	}
 	if out, err := exec.Command("sh", "-ec", strings.Join(script, "\n")).CombinedOutput(); err != nil {
 		t.Fatalf("%q: %v\n%s", script, err, out)
+	}
+	if keys, err := os.Stat(filepath.Join(dir, "ticket.keys")); err != nil || keys.Mode().Perm() != 0o600 {
+		t.Errorf("the ticket keys have mode %v (%v)", keys.Mode(), err)
 	}
 	if said, status := checkAs(somebody, file); status != exitGood {
 		t.Errorf("after\n%s\nit still says\n%s", strings.Join(script, "\n"), said)
