@@ -29,9 +29,20 @@ type dynasty struct {
 	program string // a copy, which a test may replace
 	admin   string // the socket
 	store   string // the address
+
+	// What the first process is started with, besides.
+	env   []string
+	files []*os.File // from descriptor 3 on
 }
 
 func startDynasty(t testing.TB) *dynasty {
+	t.Helper()
+	d := newDynasty(t)
+	d.start()
+	return d
+}
+
+func newDynasty(t testing.TB) *dynasty {
 	t.Helper()
 	jd := &jackdaw{t: t, host: newHost(), dir: serverDir(t)}
 	jd.ca = newCA(t)
@@ -41,11 +52,17 @@ func startDynasty(t testing.TB) *dynasty {
 	jd.certify("mail.a.example")
 	d.install(built(t))
 	d.write("")
-	// The shell stays when the first process has gone, and with it the group that is ended after the test.
-	d.process = startProcess(t, filepath.Join(jd.dir, "log"),
-		exec.Command("sh", "-c", `"$0" serve -c "$1" & while :; do sleep 3600 & wait $!; done`, d.program, jd.file))
-	d.answers(t, "tcp", d.at(portIMAPS))
 	return d
+}
+
+// start starts the first process. A shell stays when it has gone, and with it the group that is ended after the test.
+func (d *dynasty) start() {
+	d.t.Helper()
+	const script = `sh -c 'LISTEN_PID=$$ exec "$0" serve -c "$1"' "$0" "$1" & while :; do sleep 3600 & wait $!; done`
+	cmd := exec.Command("sh", "-c", script, d.program, d.file)
+	cmd.Env, cmd.ExtraFiles = append(os.Environ(), d.env...), d.files
+	d.process = startProcess(d.t, filepath.Join(d.dir, "log"), cmd)
+	d.answers(d.t, "tcp", d.at(portIMAPS))
 }
 
 // write writes the configuration, with more lines.
