@@ -165,6 +165,9 @@ func TestPackage(t *testing.T) {
 	if strings.Contains(asked, "start") || strings.Contains(asked, "stop") {
 		t.Errorf("an upgrade has systemd asked\n%s", asked)
 	}
+	if !strings.Contains(i.said, "has taken over from process "+fmt.Sprint(daemon.cmd.Process.Pid)) {
+		t.Errorf("after an upgrade the former version goes on, and it says\n%s", i.said)
+	}
 	anna.ask("NOOP")
 	jd.login("mail.a.example", "anna@a.example")
 	if got, err := exec.Command(i.at("usr/bin/jackdaw"), "version").Output(); !strings.HasPrefix(string(got), "jackdaw 1.0.1 ") {
