@@ -48,7 +48,8 @@ func (imapStore) Open(c *wire.Conn, o Opening) (Capabilities, error) {
 	return caps, imapIntroduce(c, caps, o)
 }
 
-// imapIntroduce tells the store of the client by ID (RFC 2971), which Dovecot takes from a peer that it trusts.
+// imapIntroduce tells the store of the client by ID (RFC 2971), which Dovecot takes from a peer that it trusts. The answer
+// comes with that to the login, whose command travels in the same packet.
 func imapIntroduce(c *wire.Conn, caps Capabilities, o Opening) error {
 	wanted := o.Info == configs.ClientInfoID || o.Info == configs.ClientInfoAuto && caps.Has("ID")
 	if o.Client == nil || !wanted {
@@ -63,11 +64,12 @@ func imapIntroduce(c *wire.Conn, caps Capabilities, o Opening) error {
 		}
 		list = append(list, name+" "+value)
 	}
-	if _, err := imapCommand(c, "J5", "ID ("+strings.Join(list, " ")+")"); err != nil {
-		return fmt.Errorf("ID: %w", err)
-	}
+	c.Send(imapIntroduction, " ID (", strings.Join(list, " "), ")\r\n")
 	return nil
 }
+
+// imapIntroduction is the tag of ID.
+const imapIntroduction = "J5"
 
 func (imapStore) Login(c *wire.Conn, caps Capabilities, m sasl.Client) (Welcome, error) {
 	answer, err := imapLogin(c, caps, m)
@@ -183,6 +185,10 @@ func imapRead(c *wire.Conn, tag string, answer func(challenge string) error) (im
 				got.capability = code
 			}
 			return got, nil
+		case imapIntroduction:
+			if status, code, text := splitStatus(rest); status != "OK" {
+				return got, fmt.Errorf("ID: %w", &Refusal{Code: imapCode(code), Text: text})
+			}
 		}
 	}
 	return got, errNoise

@@ -34,6 +34,9 @@ func (u User) Form(form string) string {
 		return u.Local
 	}
 	// One pass over the form: what a client chose is never expanded (CVE-2017-2669).
+	if form == "{user}" {
+		return u.String()
+	}
 	return strings.NewReplacer("{user}", u.String(), "{local}", u.Local, "{domain}", u.Domain).Replace(form)
 }
 

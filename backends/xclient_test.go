@@ -130,12 +130,23 @@ func TestIMAPIntroduce(t *testing.T) {
 	const greeting = "B: * OK [CAPABILITY IMAP4rev1 ID AUTH=PLAIN] ready\n"
 	const sent = `P: J5 ID ("x-originating-ip" "192.0.2.7" "x-originating-port" "50000" "x-connected-ip" "198.51.100.1" "x-connected-port" "995" ` +
 		`"x-session-id" "ABC" "x-proxy-ttl" "4" "x-client-transport" "TLS" "x-connected-name" "mail.example.org")` + "\n"
-	const caps = "IMAP4REV1;ID | PLAIN"
+	const login = "P: J3 AUTHENTICATE PLAIN\n"
+	const in = login + "B: +\nP: " + plain + "\nB: J3 OK [CAPABILITY X] in"
+	auto := func(d dialogue) dialogue {
+		d.got, d.peer, d.info = "X", visitor, configs.ClientInfoAuto
+		if d.err != "" {
+			d.got = ""
+		}
+		return d
+	}
 	playDialogues(t, imapStore{}, []dialogue{
-		{what: "where the store knows ID", open: true, caps: caps, peer: visitor, info: configs.ClientInfoAuto, talk: greeting + sent + `
+		auto(dialogue{what: "where the store knows ID", talk: greeting + sent + login + `
 			B: * ID ("name" "Dovecot")
-			B: J5 OK ID completed`},
-		{what: "behind STARTTLS", tls: true, open: true, caps: caps, peer: visitor, info: configs.ClientInfoAuto, talk: greeting + `
+			B: J5 OK ID completed
+			B: +
+			P: ` + plain + `
+			B: J3 OK [CAPABILITY X] in`}),
+		auto(dialogue{what: "behind STARTTLS", tls: true, talk: greeting + `
 			P: J1 STARTTLS
 			B: J1 OK
 			B* starttls
@@ -143,24 +154,20 @@ func TestIMAPIntroduce(t *testing.T) {
 			B: * CAPABILITY IMAP4rev1 ID AUTH=PLAIN
 			B: J2 OK
 			` + sent + `
-			B: J5 OK`},
-		{what: "before the login", caps: caps, got: "X", peer: visitor, info: configs.ClientInfoAuto, talk: greeting + sent + `
 			B: J5 OK
-			P: J3 AUTHENTICATE PLAIN
-			B: +
-			P: ` + plain + `
-			B: J3 OK [CAPABILITY X] in`},
-		{what: "refused", open: true, err: `ID: refused with "Invalid"`, peer: visitor, info: configs.ClientInfoAuto, talk: greeting + sent + `B: J5 BAD Invalid`},
-		{what: "refused as a password", open: true, err: `ID: refused`, peer: visitor, info: configs.ClientInfoAuto, talk: greeting + sent + `B: J5 NO [AUTHENTICATIONFAILED] x`},
-		{what: "where the store does not know it", open: true, caps: "IMAP4REV1 |", peer: visitor, info: configs.ClientInfoAuto, talk: `
-			B: * OK [CAPABILITY IMAP4rev1] ready`},
-		{what: "where the operator knows better", open: true, caps: "IMAP4REV1 |", peer: visitor, info: configs.ClientInfoID, talk: `
-			B: * OK [CAPABILITY IMAP4rev1] ready
+			` + in}),
+		auto(dialogue{what: "before the login", talk: greeting + sent + "B: J5 OK\n" + in}),
+		auto(dialogue{what: "refused", err: `ID: refused with "Invalid"`, talk: greeting + sent + login + `B: J5 BAD Invalid`}),
+		auto(dialogue{what: "refused as a password", err: `ID: refused`, talk: greeting + sent + login + `B: J5 NO [AUTHENTICATIONFAILED] x`}),
+		auto(dialogue{what: "where the store does not know it", talk: "B: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\n" + in}),
+		{what: "where the operator knows better", got: "X", peer: visitor, info: configs.ClientInfoID, talk: `
+			B: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready
 			` + sent + `
-			B: J5 OK`},
-		{what: "where the operator wants none", open: true, caps: caps, peer: visitor, info: configs.ClientInfoNone, talk: greeting},
-		{what: "where a PROXY header came before", open: true, caps: caps, peer: visitor, info: configs.ClientInfoProxy, talk: greeting},
-		{what: "nobody to tell of", open: true, caps: caps, info: configs.ClientInfoID, talk: greeting},
+			B: J5 OK
+			` + in},
+		{what: "where the operator wants none", got: "X", peer: visitor, info: configs.ClientInfoNone, talk: greeting + in},
+		{what: "where a PROXY header came before", got: "X", peer: visitor, info: configs.ClientInfoProxy, talk: greeting + in},
+		{what: "nobody to tell of", got: "X", info: configs.ClientInfoID, talk: greeting + in},
 	})
 }
 

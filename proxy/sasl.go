@@ -232,16 +232,19 @@ func gs2User(header string) (string, error) {
 
 // saslName decodes =2C and =3D, and refuses any other "=" (RFC 5802 section 5.1).
 func saslName(name string) (string, error) {
-	plain := strings.NewReplacer("=2C", ",", "=3D", "=").Replace(name)
+	plain := decodeName.Replace(name)
 	if encodeName(plain) != name {
 		return "", errSASL
 	}
 	return plain, nil
 }
 
-func encodeName(name string) string {
-	return strings.NewReplacer("=", "=3D", ",", "=2C").Replace(name)
-}
+var (
+	decodeName = strings.NewReplacer("=2C", ",", "=3D", "=")
+	escapeName = strings.NewReplacer("=", "=3D", ",", "=2C")
+)
+
+func encodeName(name string) string { return escapeName.Replace(name) }
 
 // relayed tells that the exchange goes on between client and store, and cannot carry another name.
 func (a *Attempt) relayed() bool { return a.First != nil }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/http/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,6 +110,8 @@ func (a *admin) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", a.answerReady)
 	mux.HandleFunc("POST /reload", a.takeOrder(orderReload))
 	mux.HandleFunc("POST /upgrade", a.takeOrder(orderUpgrade))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index) // heap, goroutine and so on
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	return mux
 }
 

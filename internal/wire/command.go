@@ -231,10 +231,13 @@ func (a *Args) quoted() (string, bool) {
 	return "", false
 }
 
+// escape puts a backslash before what cannot stand in a quoted string without one.
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 // Quote writes a quoted string. It refuses what cannot stand in one (RFC 9051 section 9: QUOTED-CHAR).
 func Quote(s string) (string, error) {
 	if strings.ContainsAny(s, "\x00\r\n") {
 		return "", fmt.Errorf("quoting a string with NUL, CR or LF")
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`, nil
+	return `"` + escape.Replace(s) + `"`, nil
 }

@@ -118,7 +118,7 @@ func (p Path) String() string {
 	}
 	local := p.Local
 	if !isDotString(local) {
-		local = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
+		local = `"` + escape.Replace(local) + `"`
 	}
 	if p.Domain == "" {
 		return "<" + local + ">"
