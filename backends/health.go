@@ -229,7 +229,7 @@ func (s *Service) note(ctx context.Context, p path, err error, took time.Duratio
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.entry(p)
+	c, away := s.entry(p), s.allDown()
 	c.seen = time.Now()
 	if err != nil {
 		c.err = err
@@ -245,6 +245,9 @@ func (s *Service) note(ctx context.Context, p path, err error, took time.Duratio
 	}
 	if !c.down {
 		c.err = nil
+	}
+	if away && !s.allDown() {
+		s.door.returned(c.seen)
 	}
 }
 

@@ -55,6 +55,18 @@ type Placement struct {
 	Refuse string
 
 	release func()
+	logins  int // that may be in progress at once at the backend; 0 is no limit
+}
+
+// Login waits until the backend takes one more login, brings the user to the store and logs in there, as Service.Login does.
+func (p *Placement) Login(ctx context.Context, v Visit) (conn *Connection, err error) {
+	door, protocol := p.Service.door, p.Service.Protocol
+	if err := door.enter(ctx, p.logins); err != nil {
+		door.count(protocol, err)
+		return nil, err
+	}
+	defer func() { door.leave(protocol, err) }()
+	return p.Service.Login(ctx, v)
 }
 
 // Release ends what the placement holds. It may be called more than once.
@@ -266,7 +278,12 @@ func (r *Router) enter(ctx context.Context, q Query, answer directories.Answer, 
 		p.Release()
 		return Placement{}, err
 	}
-	p.Service = s
+	if p.release == nil {
+		if p.release, err = r.arrive(s.Backend, q, false); err != nil {
+			return Placement{}, fmt.Errorf("%s: %w", s.Backend, err)
+		}
+	}
+	p.Service, p.logins = s, r.limits(s.Backend).logins
 	p.Name = cmp.Or(answer.User, q.User.Form(s.Access.User))
 	if err := checkName(p.Name); err != nil {
 		p.Release()

@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"jackdaw/configs"
 )
@@ -18,11 +21,19 @@ import (
 // service leads there: mail stores that share storage corrupt it where two of them serve one user. They outlive a Router, so
 // that a reload moves nobody. Safe for concurrent use.
 type seats struct {
-	mu      sync.Mutex
-	taken   map[string]*seat // by user
-	drained map[string]bool  // members that get no new users
-	swept   time.Time
+	mu    sync.Mutex
+	taken map[string]*seat // by user
+	swept time.Time
 }
+
+// standing is what a member can be for a user, the better the higher.
+type standing int
+
+const (
+	closed standing = iota // to users who are not there: it is drained, or has all the sessions that it may have
+	dead
+	fit
+)
 
 // seat is one user's place.
 type seat struct {
@@ -32,6 +43,13 @@ type seat struct {
 	empty   chan struct{} // closed when the last holder leaves
 }
 
+// hold is a holder on a seat.
+type hold struct {
+	*holder
+	member string
+	fresh  bool // the seat was taken for it
+}
+
 // holder is a session or delivery.
 type holder struct {
 	evict context.CancelCauseFunc
@@ -39,8 +57,9 @@ type holder struct {
 
 // What a session hears whose user must leave a member, and a login that waits for that.
 var (
-	ErrMoved = errors.New("the user's store is dead or has changed")
-	errDead  = errors.New("the member of the pool is down")
+	ErrMoved    = errors.New("the user's store is dead or has changed")
+	errDead     = errors.New("the member of the pool is down")
+	errNoMember = errors.New("no member can be used")
 )
 
 // poolSeats takes over the seats of the pools that stay.
@@ -50,7 +69,7 @@ func poolSeats(config *configs.Config, old *Router) map[string]*seats {
 		if old != nil && old.seats[p.Name] != nil {
 			all[p.Name] = old.seats[p.Name]
 		} else {
-			all[p.Name] = &seats{taken: make(map[string]*seat), drained: make(map[string]bool)}
+			all[p.Name] = &seats{taken: make(map[string]*seat)}
 		}
 	}
 	return all
@@ -62,36 +81,68 @@ func isMember(config *configs.Config, backend string) bool {
 
 // seat finds the member for a user, and holds it until release is called.
 func (r *Router) seat(ctx context.Context, pool *configs.Pool, q Query) (member string, release func(), err error) {
-	s := r.seats[pool.Name]
+	s, user := r.seats[pool.Name], q.User.String()
 	for {
-		member, h, wait, err := s.take(pool, q, r.usable, time.Now())
-		switch {
-		case err != nil:
+		h, wait, err := s.take(pool, q, r.standing, time.Now())
+		if err != nil {
 			return "", nil, fmt.Errorf("pool %s: %w", pool.Name, err)
-		case wait == nil:
-			var once sync.Once
-			return member, func() { once.Do(func() { s.leave(q.User.String(), h, pool.Sticky) }) }, nil
 		}
-		select { // the sessions on a dead member have been told to end
-		case <-wait:
-		case <-ctx.Done():
-			return "", nil, fmt.Errorf("pool %s: waiting for sessions on a dead member to end: %w", pool.Name, context.Cause(ctx))
+		if wait != nil {
+			select { // the sessions on a dead member have been told to end
+			case <-wait:
+				continue
+			case <-ctx.Done():
+				return "", nil, fmt.Errorf("pool %s: waiting for sessions on a dead member to end: %w", pool.Name, context.Cause(ctx))
+			}
 		}
+		depart, err := r.arrive(h.member, q, true)
+		switch {
+		case err == nil:
+			return h.member, sync.OnceFunc(func() { depart(); s.leave(user, h.holder, pool.Sticky) }), nil
+		case !h.fresh:
+			s.leave(user, h.holder, pool.Sticky)
+			return "", nil, fmt.Errorf("pool %s: %s: %w", pool.Name, h.member, err)
+		}
+		s.leave(user, h.holder, 0) // it has become full a moment ago: there may be another one
 	}
 }
 
-// usable reports whether a member can be used: a member is dead as a whole when its IMAP, or first service, is.
-func (r *Router) usable(member string) bool {
+// arrive counts a session on a backend, or refuses it. Mail is not counted: a pool's seat is all that it takes there.
+func (r *Router) arrive(backend string, q Query, pooled bool) (depart func(), err error) {
+	switch d := r.doors.of(backend); {
+	case q.Service != configs.LMTP:
+		return d.arrive(q.User, pooled, r.limits(backend).sessions)
+	case !pooled:
+		return func() {}, d.admits(q.User)
+	}
+	return func() {}, nil
+}
+
+// limits are [[backend]] max_sessions and max_logins.
+type limits struct{ sessions, logins int }
+
+func (r *Router) limits(backend string) limits {
+	if b, ok := r.config.Backend(backend); ok {
+		return limits{b.MaxSessions, b.MaxLogins}
+	}
+	return limits{}
+}
+
+// standing judges a member, which is dead as a whole when its IMAP, or first service, is.
+func (r *Router) standing(member string) standing {
 	for _, protocol := range configs.Protocols() {
 		if s := r.services[serviceKey{member, protocol}]; s != nil {
-			return !s.dead()
+			if s.dead() {
+				return dead
+			}
+			return r.doors.of(member).standing(r.limits(member).sessions)
 		}
 	}
-	return false
+	return dead
 }
 
 // take holds a seat, or returns what to wait for before another try.
-func (s *seats) take(pool *configs.Pool, q Query, usable func(string) bool, now time.Time) (member string, h *holder, wait chan struct{}, err error) {
+func (s *seats) take(pool *configs.Pool, q Query, judge func(string) standing, now time.Time) (h hold, wait chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep(now)
@@ -100,31 +151,32 @@ func (s *seats) take(pool *configs.Pool, q Query, usable func(string) bool, now 
 	held := place != nil && len(place.holders) > 0
 	stays := (held || place != nil && now.Before(place.until)) && slices.Contains(pool.Members, place.member)
 	switch {
-	case stays && usable(place.member):
+	case stays && judge(place.member) != dead:
 	case stays && pool.OnFailure == configs.OnFailureFail:
-		return "", nil, nil, errDead
-	case held: // on a member that is dead, or that a reload has taken away
-		for h := range place.holders {
-			h.evict(ErrMoved)
-		}
-		return "", nil, place.empty, nil
-	default:
-		member, err := s.choose(pool, q.User, usable)
-		if err != nil {
-			return "", nil, nil, err
+		return hold{}, nil, errDead
+	default: // the member is dead, or a reload has taken it away, or there is none yet
+		member, err := s.choose(pool, q.User, judge)
+		switch {
+		case err != nil:
+			return hold{}, nil, err
+		case held:
+			for h := range place.holders {
+				h.evict(ErrMoved)
+			}
+			return hold{}, place.empty, nil
 		}
 		place = &seat{member: member, holders: make(map[*holder]bool)}
-		s.taken[user] = place
+		s.taken[user], h.fresh = place, true
 	}
 	if len(place.holders) == 0 {
 		place.empty = make(chan struct{})
 	}
-	h = &holder{evict: q.Evict}
+	h.member, h.holder = place.member, &holder{evict: q.Evict}
 	if h.evict == nil {
 		h.evict = func(error) {}
 	}
-	place.holders[h] = true
-	return place.member, h, nil, nil
+	place.holders[h.holder] = true
+	return h, nil, nil
 }
 
 // leave ends one hold. The seat stays the user's for a while.
@@ -155,23 +207,24 @@ func (s *seats) sweep(now time.Time) {
 	}
 }
 
-// choose takes the member for a user who has none: that with the highest score among those that can be used.
-func (s *seats) choose(pool *configs.Pool, user User, usable func(string) bool) (string, error) {
-	best, score := "", math.Inf(-1)
+// choose takes the member for a user who has none: of those that stand best that with the highest score. Where users wait for a
+// dead member, it is that with the highest score of those that are not closed.
+func (s *seats) choose(pool *configs.Pool, user User, judge func(string) standing) (string, error) {
+	best, rank, score := "", closed, math.Inf(-1)
 	for _, member := range pool.Members {
-		if s.drained[member] || !usable(member) {
-			if pool.OnFailure == configs.OnFailureNext || s.drained[member] {
-				continue
-			}
+		stands := judge(member)
+		if stands != closed && pool.OnFailure == configs.OnFailureFail {
+			stands = fit
 		}
-		if x := rendezvous(pool, user, member); x > score {
-			best, score = member, x
+		x := rendezvous(pool, user, member)
+		if stands > rank || stands == rank && x > score {
+			best, rank, score = member, stands, x
 		}
 	}
 	switch {
-	case best == "":
-		return "", errors.New("no member can be used")
-	case !usable(best):
+	case rank <= dead:
+		return "", errNoMember
+	case judge(best) == dead:
 		return "", errDead
 	}
 	return best, nil
@@ -211,20 +264,15 @@ func (r *Router) Where(pool string, user User) (member string, sessions int) {
 	return place.member, len(place.holders)
 }
 
-// Drain keeps new users from a member, or no longer. Those who are there stay until their sessions end.
-func (r *Router) Drain(pool, member string, drained bool) error {
-	p, ok := r.config.Pool(pool)
-	if !ok || !slices.Contains(p.Members, member) {
-		return fmt.Errorf("no member %q in a pool %q", member, pool)
+// Drain keeps users from a backend who are not there already, or no longer. A pool has others for them, and elsewhere they hear of a
+// temporary failure. It holds after a reload, and where the configuration has a state directory after a restart.
+func (r *Router) Drain(backend string, drained bool) error {
+	if b, ok := r.config.Backend(backend); !ok || b.Name == backend && strings.HasPrefix(backend, "*") {
+		return fmt.Errorf("no backend %q", backend)
 	}
-	s := r.seats[pool]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if drained {
-		s.drained[member] = true
-	} else {
-		delete(s.drained, member)
-	}
+	r.doors.of(backend).drain(drained)
+	r.memory.keepDrained(r.doors)
+	r.log.Info("drained", zap.String("backend", backend), zap.Bool("drained", drained))
 	return nil
 }
 

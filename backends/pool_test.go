@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"jackdaw/configs"
 )
 
@@ -17,8 +19,8 @@ type farm struct {
 	*testing.T
 	pool *configs.Pool
 	*seats
-	dead map[string]bool
-	now  time.Time
+	dead, drained map[string]bool
+	now           time.Time
 }
 
 func newFarm(t *testing.T, change func(*configs.Pool)) *farm {
@@ -26,7 +28,7 @@ func newFarm(t *testing.T, change func(*configs.Pool)) *farm {
 	if change != nil {
 		change(pool)
 	}
-	return &farm{T: t, pool: pool, seats: &seats{taken: make(map[string]*seat), drained: make(map[string]bool)}, dead: make(map[string]bool), now: time.Now()}
+	return &farm{T: t, pool: pool, seats: &seats{taken: make(map[string]*seat)}, dead: make(map[string]bool), drained: make(map[string]bool), now: time.Now()}
 }
 
 // sits takes a seat, which must be there to be had.
@@ -34,18 +36,32 @@ func (f *farm) sits(user string, evict context.CancelCauseFunc) (member string, 
 	f.Helper()
 	q := asked(user)
 	q.Evict = evict
-	member, h, wait, err := f.take(f.pool, q, f.usable, f.now)
+	h, wait, err := f.take(f.pool, q, f.judge, f.now)
 	if err != nil || wait != nil {
 		f.Fatalf("%s: %v, waits: %v", user, err, wait != nil)
 	}
-	return member, func() { f.leave(q.User.String(), h, f.pool.Sticky) }
+	return h.member, func() { f.leave(q.User.String(), h.holder, f.pool.Sticky) }
 }
 
-func (f *farm) usable(member string) bool { return !f.dead[member] }
+func (f *farm) judge(member string) standing {
+	switch {
+	case f.drained[member]:
+		return closed
+	case f.dead[member]:
+		return dead
+	}
+	return fit
+}
 
-// member is a service of a member of a pool.
-func member(up bool) *Service {
-	return &Service{paths: map[path]*condition{{}: {down: !up}}}
+// poolRouter is a router with a pool alone, whose members are up.
+func poolRouter(pool configs.Pool) *Router {
+	config := &configs.Config{Pools: []configs.Pool{pool}}
+	r := &Router{config: config, log: zap.NewNop(), services: make(map[serviceKey]*Service), seats: poolSeats(config, nil), doors: &doors{all: make(map[string]*door)}}
+	for _, name := range pool.Members {
+		config.Backends = append(config.Backends, configs.Backend{Name: name})
+		r.services[serviceKey{name, configs.IMAP}] = &Service{paths: map[path]*condition{{}: {}}}
+	}
+	return r
 }
 
 // While a user is there, and for a while after, he comes to the same member, whatever becomes of the others.
@@ -78,7 +94,7 @@ func TestDeadMemberIsLeft(t *testing.T) {
 	ctx, evict := context.WithCancelCause(t.Context())
 	first, leave := f.sits("anna", evict)
 	f.dead[first] = true
-	_, _, wait, err := f.take(f.pool, asked("anna"), f.usable, f.now)
+	_, wait, err := f.take(f.pool, asked("anna"), f.judge, f.now)
 	if err != nil || wait == nil {
 		t.Fatalf("does not wait for the session to end: %v", err)
 	}
@@ -108,7 +124,7 @@ func TestOnFailureFail(t *testing.T) {
 	leave()
 	f.dead[member] = true
 	for _, when := range []time.Duration{0, time.Hour} {
-		if _, _, _, err := f.take(f.pool, asked("anna"), f.usable, time.Now().Add(when)); !errors.Is(err, errDead) {
+		if _, _, err := f.take(f.pool, asked("anna"), f.judge, time.Now().Add(when)); !errors.Is(err, errDead) {
 			t.Errorf("after %v: %v", when, err)
 		}
 	}
@@ -122,7 +138,7 @@ func TestNoMemberLeft(t *testing.T) {
 	f := newFarm(t, nil)
 	f.dead = map[string]bool{"s1": true, "s2": true}
 	f.drained["s3"] = true
-	if _, _, _, err := f.take(f.pool, asked("anna"), f.usable, f.now); err == nil {
+	if _, _, err := f.take(f.pool, asked("anna"), f.judge, f.now); err == nil {
 		t.Error("a seat was found")
 	}
 }
@@ -163,10 +179,7 @@ func TestHashOfDomain(t *testing.T) {
 // Whatever happens to members, and however sessions come and go, no user is ever on two of them.
 func TestNeverOnTwoMembers(t *testing.T) {
 	pool := configs.Pool{Name: "farm", Members: []string{"s1", "s2", "s3"}, Hash: configs.HashUser, OnFailure: configs.OnFailureNext}
-	r := &Router{config: &configs.Config{Pools: []configs.Pool{pool}}, services: make(map[serviceKey]*Service), seats: poolSeats(&configs.Config{Pools: []configs.Pool{pool}}, nil)}
-	for _, name := range pool.Members {
-		r.services[serviceKey{name, configs.IMAP}] = member(true)
-	}
+	r := poolRouter(pool)
 	const users = 4
 	var here [users]struct {
 		sync.Mutex
@@ -224,7 +237,7 @@ func TestNeverOnTwoMembers(t *testing.T) {
 			_ = r.Move(ctx, "farm", User{Local: fmt.Sprint("user", i%users)}, pool.Members[i%3])
 			cancel()
 		}
-		_ = r.Drain("farm", pool.Members[(i+1)%3], i%3 == 0)
+		_ = r.Drain(pool.Members[(i+1)%3], i%3 == 0)
 		time.Sleep(time.Millisecond)
 	}
 	close(stop)
@@ -236,10 +249,7 @@ func TestNeverOnTwoMembers(t *testing.T) {
 
 func TestWhereAndMove(t *testing.T) {
 	pool := configs.Pool{Name: "farm", Members: []string{"s1", "s2"}, Hash: configs.HashUser, Sticky: time.Minute, OnFailure: configs.OnFailureNext}
-	r := &Router{config: &configs.Config{Pools: []configs.Pool{pool}}, services: make(map[serviceKey]*Service), seats: poolSeats(&configs.Config{Pools: []configs.Pool{pool}}, nil)}
-	for _, name := range pool.Members {
-		r.services[serviceKey{name, configs.IMAP}] = member(true)
-	}
+	r := poolRouter(pool)
 	anna := User{"anna", "a.example"}
 	if member, n := r.Where("farm", anna); member != "" || n != 0 {
 		t.Errorf("before: %s, %d", member, n)
@@ -268,7 +278,7 @@ func TestWhereAndMove(t *testing.T) {
 	if second, _, err := r.seat(t.Context(), &pool, asked(anna.String())); second != other || err != nil {
 		t.Errorf("after: %s, %v", second, err)
 	}
-	for _, err := range []error{r.Move(t.Context(), "farm", anna, "s3"), r.Drain("farms", "s1", true)} {
+	for _, err := range []error{r.Move(t.Context(), "farm", anna, "s3"), r.Drain("s3", true)} {
 		if err == nil {
 			t.Error("what is not there was moved or drained")
 		}

@@ -26,6 +26,8 @@ type Router struct {
 	directories map[string]*openDirectory
 	verifier    *openVerifier     // nil where stores or directories verify
 	seats       map[string]*seats // of the pools
+	doors       *doors
+	memory      *memory
 
 	mu      sync.Mutex
 	named   map[serviceKey]*Service // by directories, below wildcard names
@@ -49,6 +51,7 @@ func NewRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, e
 	if err := r.openDirectories(old); err != nil {
 		return nil, err
 	}
+	r.remember(old)
 	for key, s := range r.services {
 		if old.find(key) != s {
 			s.start(rand.N(time.Duration(len(r.services)) * startSpread))
@@ -64,7 +67,11 @@ func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Route
 		services:    make(map[serviceKey]*Service),
 		directories: make(map[string]*openDirectory),
 		seats:       poolSeats(config, old),
+		doors:       &doors{all: make(map[string]*door)},
 		named:       make(map[serviceKey]*Service),
+	}
+	if old != nil {
+		r.doors = old.doors
 	}
 	for _, name := range backendNames(config) {
 		backend, ok := config.Backend(name)
@@ -77,7 +84,7 @@ func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Route
 			if err != nil {
 				return nil, err
 			}
-			s.member = isMember(config, name)
+			s.member, s.door = isMember(config, name), r.doors.of(name)
 			if kept := old.find(key); kept != nil && kept.same(s) {
 				s = kept
 			}
@@ -143,6 +150,9 @@ func (r *Router) Retire(next *Router) {
 	r.mu.Unlock()
 	for _, s := range r.named {
 		s.close()
+	}
+	if next == nil || next.memory != r.memory {
+		r.memory.keep()
 	}
 }
 
@@ -258,7 +268,7 @@ func (r *Router) Services() []*Service {
 	all := slices.AppendSeq(slices.Collect(maps.Values(r.services)), maps.Values(r.named))
 	r.mu.Unlock()
 	slices.SortFunc(all, func(a, b *Service) int {
-		return strings.Compare(a.Backend+" "+string(a.Protocol), b.Backend+" "+string(b.Protocol))
+		return cmp.Or(strings.Compare(a.Backend, b.Backend), strings.Compare(string(a.Protocol), string(b.Protocol)))
 	})
 	return all
 }

@@ -42,6 +42,7 @@ type Service struct {
 	store  Store
 	hello  string                          // what we call ourselves
 	member bool                            // of a pool, whose users wait to hear that it is dead
+	door   *door                           // of the backend
 	tls    map[configs.Address]*tls.Config // for the addresses under TLS
 	log    *zap.Logger
 	ctx    context.Context
@@ -58,6 +59,8 @@ type Service struct {
 	paths      map[path]*condition
 	caps       Capabilities
 	reached    bool          // caps is true
+	recalled   bool          // caps is from an earlier run
+	memory     *memory       // for caps
 	inspected  time.Time     // when the last inspection ended
 	failure    error         // of the last inspection; nil if the store was reached
 	passed     time.Time     // when the self-test last succeeded
@@ -83,6 +86,7 @@ func newService(backend string, protocol configs.Service, access configs.Access,
 		store: stores[protocol], hello: hello,
 		log:   log.With(zap.String("backend", backend), zap.String("protocol", string(protocol))),
 		gate:  make(chan struct{}, 1),
+		door:  newDoor(),
 		retry: retryFirst,
 		hosts: make(map[configs.Address]*hostAnswer),
 		paths: make(map[path]*condition),
@@ -215,7 +219,7 @@ func (s *Service) Ask(ctx context.Context) error {
 	return nil
 }
 
-// Capabilities returns what the store can do, and whether it was ever reached to say so.
+// Capabilities returns what the store can do, and whether it was ever reached to say so, in this run or an earlier one.
 func (s *Service) Capabilities() (Capabilities, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,10 +262,12 @@ func (s *Service) noteRefusal(took time.Duration) {
 // learn keeps what a store said of itself.
 func (s *Service) learn(caps Capabilities) {
 	s.mu.Lock()
-	changed := !s.reached || !s.caps.Equal(caps)
-	s.caps, s.reached = caps, true
+	changed := !s.reached || s.recalled || !s.caps.Equal(caps)
+	s.caps, s.reached, s.recalled = caps, true, false
+	memory := s.memory
 	s.mu.Unlock()
 	if changed {
+		memory.keepLater()
 		s.log.Info("learned capabilities", zap.Any("capabilities", caps.List), zap.Strings("mechanisms", caps.Mechanisms))
 	}
 }

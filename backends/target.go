@@ -125,6 +125,7 @@ func (r *Router) learnService(key serviceKey, access configs.Access) (*Service, 
 	if err != nil {
 		return nil, err
 	}
+	fresh.door = r.doors.of(key.backend)
 	for _, s := range r.named {
 		if s.Backend == key.backend && s.same(fresh) {
 			return s, nil
@@ -139,6 +140,7 @@ func (r *Router) learnService(key serviceKey, access configs.Access) (*Service, 
 	key.backend += " " + access.Addresses[0].Address // one name may have several ports
 	r.named[key] = fresh
 	r.log.Debug("store named by a directory", zap.String("backend", fresh.Backend), zap.String("protocol", string(key.protocol)))
+	fresh.recall(r.memory)
 	fresh.start(0)
 	return fresh, nil
 }

@@ -19,6 +19,11 @@ func (b *Backend) check(d *decoder, n *node) {
 		a.checkService(d, n.values[string(service)], service)
 		b.Access[service] = a
 	}
+	for key, limit := range map[string]int{"max_sessions": b.MaxSessions, "max_logins": b.MaxLogins} {
+		if limit < 0 {
+			d.errorf(n.at(key), "%s cannot be less than 0, which is no limit", key)
+		}
+	}
 	b.checkUses(d, n)
 	b.checkAddresses(d, n, wildcard)
 	b.checkExamples(d, n.get("examples"), wildcard)
@@ -52,7 +57,7 @@ var uses = []struct {
 	{func(_ Service, a Access) bool { return a.TLS != TLSNone }, needsTLS, []string{"tls_name", "tls_ca"}},
 	{func(_ Service, a Access) bool { return !a.onlyUnix() }, "%s is of no use for unix sockets", []string{"source"}},
 	{func(s Service, _ Access) bool { return s != LMTP }, "%s is of no use for lmtp, which has no login",
-		[]string{"login", "external_login", "accepts_any_password"}},
+		[]string{"login", "external_login", "accepts_any_password", "max_sessions", "max_logins"}},
 	{func(s Service, a Access) bool { return a.needsCredentials(s) },
 		`%s is of no use here; it is for lmtp, and for login or external_login = "authzid" or "master"`,
 		[]string{"login_user", "login_password", "login_password_file"}},

@@ -18,6 +18,9 @@ import (
 type Config struct {
 	// Hostname is what greetings say where no SNI name is known; default: the system's name.
 	Hostname string `toml:"hostname"`
+	// State is a directory for what outlives a restart: which backends are drained, and what stores could do. If it is not there, the
+	// daemon warns and runs without. Default /var/lib/jackdaw; "" for none. Daemons cannot share it.
+	State string `toml:"state"`
 
 	Listen   Listen    `toml:"listen"`
 	TLS      TLS       `toml:"tls"`
@@ -168,6 +171,12 @@ type Backend struct {
 	Name string `toml:"name"`
 	// Examples are names under a wildcard Name whose capabilities stand for all until one was reached.
 	Examples []string `toml:"examples"`
+	// MaxSessions is how many users' sessions, over all services but LMTP, the backend takes at once; default 0, no limit. One more
+	// is a temporary failure, or goes to another member of a pool, if its user is on none yet.
+	MaxSessions int `toml:"max_sessions"`
+	// MaxLogins is how many of them may be logging in at once; default 0, no limit. More of them wait for their turn, and where the
+	// time for a login is not enough for that, it is a temporary failure.
+	MaxLogins int `toml:"max_logins"`
 	// Access tells for each protocol (a service for which Protocol is itself) the way there. What stands beside the
 	// services in the file is the default for each of them; Load has copied it there already.
 	Access map[Service]Access `toml:",services"`

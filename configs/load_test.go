@@ -103,6 +103,7 @@ func TestDefaults(t *testing.T) {
 	}
 	got.Hostname = ""
 	want := &Config{
+		State: "/var/lib/jackdaw",
 		Listen: Listen{Listeners: []Listener{
 			{Service: IMAPS, Address: Address{"tcp", "127.0.0.1:0"}, Name: "imaps", TLS: TLSImplicit, Line: 3},
 			{Service: Sieve, Address: Address{"unix", "/run/sieve"}, Name: "sieve", TLS: TLSStartTLS, Mode: 0o660, Line: 4},
@@ -157,6 +158,7 @@ func TestNoCertificates(t *testing.T) {
 func TestEverything(t *testing.T) {
 	got := parse(t, `
 hostname = "Mail.Example.net"
+state = "state"
 [listen]
 imap = [":143", { address = "127.0.0.1:144", name = "webmail", plaintext_from = ["local"], from = [] }]
 sieve = { address = "[::1]:4190", tls = "implicit", default = "b.example", realm = "BÜCHER.example" }
@@ -210,6 +212,8 @@ accepts_any_password = true
 health = "off"
 [[backend]]
 name = "store2"
+max_sessions = 5_000
+max_logins = 50
 imap = { address = "10.0.0.2:143", login = "master", external_login = "same", client_info = "id" }
 submission = { address = "10.0.0.2:587", external_login = "xclient", client_info = "xclient" }
 sieve = "10.0.0.2:4190"
@@ -261,19 +265,20 @@ client_ca = "a.pem"
 	source := []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")}
 	want := &Config{
 		Hostname: "mail.example.net",
+		State:    "/etc/jackdaw/state",
 		Listen: Listen{
 			Listeners: []Listener{
-				{Service: IMAP, Address: Address{"tcp", ":143"}, Name: "imap", TLS: TLSStartTLS, Peers: peers, Line: 4},
+				{Service: IMAP, Address: Address{"tcp", ":143"}, Name: "imap", TLS: TLSStartTLS, Peers: peers, Line: 5},
 				{Service: IMAP, Address: Address{"tcp", "127.0.0.1:144"}, Name: "webmail", TLS: TLSStartTLS,
-					Peers: Peers{PlaintextFrom: local, ProxyFrom: proxies}, Line: 4},
+					Peers: Peers{PlaintextFrom: local, ProxyFrom: proxies}, Line: 5},
 				{Service: IMAPS, Address: Address{"unix", "/run/jackdaw/imaps"}, Name: "imaps", TLS: TLSImplicit, Mode: 0o600,
-					Group: "mail", Peers: peers, Line: 11},
+					Group: "mail", Peers: peers, Line: 12},
 				{Service: Submission, Address: Address{"tcp", ":587"}, Name: "submission", TLS: TLSStartTLS,
-					Peers: Peers{From: from}, Line: 6},
+					Peers: Peers{From: from}, Line: 7},
 				{Service: Sieve, Address: Address{"tcp", "[::1]:4190"}, Name: "sieve", TLS: TLSImplicit, Default: new("b.example"),
-					Realm: "xn--bcher-kva.example", Peers: peers, Line: 5},
+					Realm: "xn--bcher-kva.example", Peers: peers, Line: 6},
 				{Service: LMTP, Address: Address{"tcp", ":24"}, Name: "lmtp", TLS: TLSStartTLS,
-					Peers: Peers{From: local, ProxyFrom: proxies}, Line: 7},
+					Peers: Peers{From: local, ProxyFrom: proxies}, Line: 8},
 			},
 			Peers: peers,
 		},
@@ -299,9 +304,9 @@ client_ca = "a.pem"
 		},
 		Routes: []Route{
 			{User: []string{"cyrus", "*@xn--bcher-kva.example"}, Client: local, Listener: []string{"web*"},
-				Refuse: "administration is local", Line: 30},
+				Refuse: "administration is local", Line: 31},
 			{Domain: []string{"*.a.example"}, SNI: []string{"imap.a.example"}, Service: []Service{IMAP, IMAPS},
-				To: "s1.stores.example.net", Line: 35},
+				To: "s1.stores.example.net", Line: 36},
 		},
 		Backends: []Backend{{
 			Name:     "*.stores.example.net",
@@ -314,9 +319,11 @@ client_ca = "a.pem"
 				Sieve: {Addresses: []Address{{"tcp", "10.0.0.1:4190"}, {"unix", "/run/sieve"}}, TLS: TLSNone, User: "{user}",
 					ClientInfo: ClientInfoAuto, Login: LoginSame, ExternalLogin: LoginSame, AcceptsAnyPassword: true},
 			},
-			Line: 40,
+			Line: 41,
 		}, {
-			Name: "store2",
+			Name:        "store2",
+			MaxSessions: 5000,
+			MaxLogins:   50,
 			Access: map[Service]Access{
 				IMAP: {Addresses: []Address{{"tcp", "10.0.0.2:143"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoID,
 					Login: LoginMaster, ExternalLogin: LoginSame, LoginUser: "proxy", LoginPassword: "secret", Source: source, Health: often},
@@ -328,7 +335,7 @@ client_ca = "a.pem"
 				LMTP: {Addresses: []Address{{"tcp", "[2001:db8::2]:24"}}, TLS: TLSNone, User: "{user}", ClientInfo: ClientInfoProxy,
 					Login: LoginSame, ExternalLogin: LoginSame, LoginUser: "lmtp", LoginPassword: "other secret", Source: source, Health: often},
 			},
-			Line: 54,
+			Line: 55,
 		}},
 		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second},
 		Limits: Limits{

@@ -18,6 +18,7 @@ func defaults() *Config {
 		idle[s] = 35 * time.Minute
 	}
 	return &Config{
+		State: "/var/lib/jackdaw",
 		TLS:   TLS{Terms: Terms{MinVersion: tls.VersionTLS12, KeyType: KeyTypeECDSA}, ClientUser: ClientUserEmail},
 		ACME:  ACME{Directory: LetsEncrypt, Cache: "/var/lib/jackdaw/acme"},
 		Users: Users{Separators: "@%", Lowercase: true},

@@ -22,6 +22,7 @@ func (c *Config) Backend(name string) (*Backend, bool) {
 // check looks at what depends on several tables.
 func (c *Config) check(d *decoder, n *node) {
 	c.checkHostname(d, n)
+	d.canonical(n.at("state"), &c.State, d.relative)
 	c.checkListeners(d, n)
 	c.checkAdmin(d, n)
 	c.checkCertificates(d, n)

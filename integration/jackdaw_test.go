@@ -55,8 +55,10 @@ func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
 	if f.socket == "" {
 		jd.socket = newSocket(t)
 	}
-	mustMkdir(t, jd.certDir(), 0o700)
-	give(t, jd.certDir())
+	for _, dir := range []string{jd.certDir(), filepath.Join(jd.dir, "state")} {
+		mustMkdir(t, dir, 0o700)
+		give(t, dir)
+	}
 	write(t, jd.caFile(), string(jd.ca.PEM))
 	for _, name := range []string{"mail.a.example", "mail.b.example", "mail.c.example"} {
 		jd.certify(name)
@@ -141,6 +143,7 @@ func (jd *jackdaw) configure(parts ...string) {
 }
 
 const commonConfig = `
+state = "state"
 [listen]
 $listeners
 $listen

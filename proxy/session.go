@@ -324,7 +324,7 @@ func (s *session) visit(ctx context.Context, a *Attempt) (*backends.Connection, 
 		place.Release()
 		return nil, fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)
 	}
-	store, err := place.Service.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
+	store, err := place.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
 	if err == nil && place.Refuse != "" { // the store has verified the password
 		store.Conn.Close()
 		err = fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)

@@ -1,0 +1,194 @@
+package backends
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// What outlives a restart lies in a directory, in one file for each kind, which is replaced as a whole.
+const (
+	drainedFile      = "drained.json"      // the names of backends
+	capabilitiesFile = "capabilities.json" // what stores could do, by memoryKey
+)
+
+// saveAfter is how long a change of capabilities waits for others, before they are written. A variable, so that tests need not wait.
+var saveAfter = 10 * time.Second
+
+// memory is what outlives a restart. A nil *memory keeps nothing. Safe for concurrent use.
+type memory struct {
+	dir  string
+	log  *zap.Logger
+	kept map[string]Capabilities // from before
+
+	mu        sync.Mutex
+	timer     *time.Timer                    // runs if abilities are to be written; nil: they are not
+	abilities func() map[string]Capabilities // what is known now
+}
+
+// openMemory reads what was kept in a directory. Where there is none, and where it was not said, nothing is kept.
+func openMemory(dir string, log *zap.Logger) *memory {
+	if dir == "" {
+		return nil
+	}
+	m := &memory{dir: dir, log: log}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		log.Warn("no directory for what is to outlive a restart: drained backends, and what stores can do", zap.String("state", dir), zap.Error(err))
+		return nil
+	}
+	m.read(capabilitiesFile, &m.kept)
+	return m
+}
+
+// read reads a file. One that is not there, or makes no sense, says nothing.
+func (m *memory) read(name string, v any) {
+	data, err := os.ReadFile(filepath.Join(m.dir, name))
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.log.Warn("reading what was kept from the last run", zap.String("file", name), zap.Error(err))
+	}
+}
+
+// write replaces a file when the new one is complete. m.mu is held.
+func (m *memory) write(name string, v any) {
+	if err := replace(filepath.Join(m.dir, name), v); err != nil {
+		m.log.Warn("keeping what is to outlive a restart", zap.String("file", name), zap.Error(err))
+	}
+}
+
+func replace(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "\t")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename it is gone already
+	_, err = f.Write(append(data, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// keepDrained writes which backends are drained.
+func (m *memory) keepDrained(d *doors) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.write(drainedFile, d.drained())
+}
+
+// keepLater writes what stores can do, when some time has passed.
+func (m *memory) keepLater() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.timer == nil {
+		m.timer = time.AfterFunc(saveAfter, m.keep)
+	}
+}
+
+// keep writes what stores can do, if that has changed.
+func (m *memory) keep() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.timer != nil {
+		m.timer.Stop()
+		m.timer = nil
+		m.write(capabilitiesFile, m.abilities())
+	}
+}
+
+// memoryKey names a service in the file.
+func memoryKey(s *Service) string { return s.Backend + " " + string(s.Protocol) }
+
+// remember takes up what was kept from before, or is still kept by old.
+func (r *Router) remember(old *Router) {
+	if old != nil && old.memory != nil && old.config.State == r.config.State {
+		r.memory = old.memory
+	} else if r.memory = openMemory(r.config.State, r.log); r.memory != nil {
+		var drained []string
+		r.memory.read(drainedFile, &drained)
+		for _, name := range drained {
+			r.log.Warn("backend is drained since an earlier run", zap.String("backend", name))
+			r.doors.of(name).drain(true)
+		}
+	}
+	if r.memory != nil {
+		r.memory.mu.Lock()
+		r.memory.abilities = r.abilities
+		r.memory.mu.Unlock()
+	}
+	for _, s := range r.services {
+		s.recall(r.memory)
+	}
+}
+
+// abilities returns what stores can do, as far as it is known from now or from before.
+func (r *Router) abilities() map[string]Capabilities {
+	all := maps.Clone(r.memory.kept)
+	if all == nil {
+		all = make(map[string]Capabilities)
+	}
+	maps.DeleteFunc(all, func(key string, _ Capabilities) bool {
+		backend, _, _ := strings.Cut(key, " ")
+		_, ok := r.config.Backend(backend)
+		return !ok
+	})
+	for _, s := range r.Services() {
+		if caps, known := s.Capabilities(); known {
+			all[memoryKey(s)] = caps
+		}
+	}
+	return all
+}
+
+// recall lets a service tell from now on what it learns, and know until then what was known before.
+func (s *Service) recall(m *memory) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.memory = m
+	if m == nil || s.reached {
+		return
+	}
+	if caps, ok := m.kept[memoryKey(s)]; ok {
+		s.caps, s.reached, s.recalled = caps, true, true
+	}
+}
+
+// drained lists the backends that are drained, by name.
+func (d *doors) drained() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	names := []string{}
+	for name, door := range d.all {
+		door.mu.Lock()
+		if door.drained {
+			names = append(names, name)
+		}
+		door.mu.Unlock()
+	}
+	slices.Sort(names)
+	return names
+}
