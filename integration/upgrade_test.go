@@ -204,6 +204,7 @@ func knowsPassword(command string) bool {
 
 // load is clients that come and go all the time, each with a handshake and a login, some of which resume their session.
 type load struct {
+	number          int
 	stop            chan struct{}
 	clients         sync.WaitGroup
 	visits, resumed atomic.Int64
@@ -213,7 +214,7 @@ type load struct {
 
 // startLoad lets so many clients in a row visit a daemon until end is called.
 func startLoad(d *dynasty, clients int) *load {
-	l := &load{stop: make(chan struct{})}
+	l := &load{number: clients, stop: make(chan struct{})}
 	for range clients {
 		config := d.tls("mail.a.example")
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
@@ -256,7 +257,7 @@ func (l *load) visit(address string, config *tls.Config) error {
 	return err
 }
 
-// end wants each visit to have gone well.
+// end wants each visit to have gone well, and each client to have resumed its session whenever it came again.
 func (l *load) end(t testing.TB) {
 	t.Helper()
 	close(l.stop)
@@ -264,6 +265,9 @@ func (l *load) end(t testing.TB) {
 	t.Logf("%d visits, %d of them resumed", l.visits.Load(), l.resumed.Load())
 	for _, err := range l.faults[:min(len(l.faults), 5)] {
 		t.Error(err)
+	}
+	if first := int(l.visits.Load() - l.resumed.Load()); first != l.number {
+		t.Errorf("%d sessions began anew, want one for each of %d clients", first, l.number)
 	}
 	if len(l.faults) > 0 {
 		t.Errorf("%d visits have failed", len(l.faults))

@@ -2,7 +2,6 @@ package tlsstore
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -80,11 +79,16 @@ func (k *TicketKeys) Exposed() bool { return k.mode&0o077 != 0 }
 func (t *Tickets) Use(k *TicketKeys, log *zap.Logger) {
 	t.unfollow()
 	t.unfollow = func() {}
+	t.mu.Lock()
+	if t.shared = k != nil; t.shared {
+		t.set(k.keys)
+	} else {
+		t.turn(time.Now())
+	}
+	t.mu.Unlock()
 	if k == nil {
-		t.used.Store(t.own)
 		return
 	}
-	t.set(k)
 	k.warn(log)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -100,13 +104,6 @@ func (t *Tickets) Use(k *TicketKeys, log *zap.Logger) {
 
 // Close ends what Use has begun. The keys stay.
 func (t *Tickets) Close() { t.unfollow() }
-
-// set makes the keys those of all sessions to come. With keys that are set, crypto/tls makes none of its own.
-func (t *Tickets) set(k *TicketKeys) {
-	config := new(tls.Config)
-	config.SetSessionTicketKeys(k.keys)
-	t.used.Store(config)
-}
 
 // follow reads the file whenever the interval has passed. To read so little costs no more than to ask whether it has
 // changed, and misses no change within the tick of the file system's clock.
@@ -130,7 +127,7 @@ func (t *Tickets) follow(ctx context.Context, k *TicketKeys, log *zap.Logger) {
 		}
 		failed = false
 		if !slices.Equal(fresh.keys, k.keys) {
-			t.set(fresh)
+			t.set(fresh.keys)
 			log.Info("ticket keys changed", zap.String("file", fresh.file), zap.Int("keys", fresh.Count()))
 		}
 		if fresh.mode != k.mode {

@@ -3,15 +3,20 @@ package tlsstore
 import (
 	"crypto/tls"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // Tickets encrypts the sessions that clients bring back to resume them. It outlives a Store, so that a reload costs no
-// session. Its keys are made and rotated daily by crypto/tls, unless Use gives it others.
+// session, and can go on with the keys of a former process. Its keys are made here, and change daily, unless Use gives it others.
 type Tickets struct {
-	own  *tls.Config                // has the keys that are made here
 	used atomic.Pointer[tls.Config] // has the keys that are used
+	due  atomic.Int64               // when the next key is to be made, in Unix nanoseconds
+
+	mu     sync.Mutex
+	own    []OwnKey // the newest is the first
+	shared bool     // other keys are used
 
 	interval time.Duration // between looks at a file of keys
 	unfollow func()        // ends them
@@ -19,8 +24,8 @@ type Tickets struct {
 
 // NewTickets makes a new set of keys.
 func NewTickets() *Tickets {
-	t := &Tickets{own: new(tls.Config), interval: 5 * time.Second, unfollow: func() {}}
-	t.used.Store(t.own)
+	t := &Tickets{interval: 5 * time.Second, unfollow: func() {}}
+	t.Inherit(nil)
 	return t
 }
 
@@ -50,7 +55,7 @@ type chooser func(sni string) choice
 func (t *Tickets) wrap(choose chooser, clients *Clients) func(tls.ConnectionState, *tls.SessionState) ([]byte, error) {
 	return func(cs tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 		session.Extra = append(session.Extra, choose(cs.ServerName).bond(clients))
-		return t.used.Load().EncryptTicket(cs, session)
+		return t.current().EncryptTicket(cs, session)
 	}
 }
 
@@ -58,7 +63,7 @@ func (t *Tickets) wrap(choose chooser, clients *Clients) func(tls.ConnectionStat
 // be refused by now.
 func (t *Tickets) unwrap(choose chooser, clients *Clients) func([]byte, tls.ConnectionState) (*tls.SessionState, error) {
 	return func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-		session, err := t.used.Load().DecryptTicket(ticket, cs)
+		session, err := t.current().DecryptTicket(ticket, cs)
 		if err != nil || session == nil {
 			return nil, err
 		}

@@ -25,7 +25,8 @@ func TestResumption(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s
 	}
-	s := openStore(tickets)
+	s, heir := openStore(tickets), NewTickets()
+	heir.Inherit(tickets.OwnKeys())
 	onA, onB := ListenerTLS{Default: pointer("a.example")}, ListenerTLS{Default: pointer("b.example")}
 	tests := []struct {
 		about         string
@@ -37,6 +38,7 @@ func TestResumption(t *testing.T) {
 		{"same name, in capitals", s.Config(onA), s.Config(onA), "a.example", "A.EXAMPLE", true},
 		{"same name, other listener", s.Config(onA), s.Config(onB), "a.example", "a.example", true},
 		{"same name after reload", s.Config(onA), openStore(tickets).Config(onA), "a.example", "a.example", true},
+		{"same name, other process", s.Config(onA), openStore(heir).Config(onA), "a.example", "a.example", true},
 		{"same name, other keys", s.Config(onA), openStore(NewTickets()).Config(onA), "a.example", "a.example", false},
 		{"other name", s.Config(onA), s.Config(onA), "a.example", "b.example", false},
 		{"from a name to none", s.Config(onA), s.Config(onA), "a.example", "", false},

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/internal/inherit"
+	"jackdaw/tlsstore"
 )
 
 func upgradeCommand() *cobra.Command {
@@ -125,10 +126,12 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 	return heir, nil
 }
 
-// estate is what the next process must know to the last moment.
-type estate struct{}
+// estate is what the next process must know to the last moment. It travels between two processes, and never lies in a file.
+type estate struct {
+	Tickets []tlsstore.OwnKey
+}
 
-func (d *daemon) estate() estate { return estate{} }
+func (d *daemon) estate() estate { return estate{Tickets: d.tickets.OwnKeys()} }
 
 // inherit begins with what another process has left.
 func (d *daemon) inherit(w *inherit.Will) error {
@@ -139,6 +142,7 @@ func (d *daemon) inherit(w *inherit.Will) error {
 	if err := w.Accept(&left); err != nil {
 		return err
 	}
+	d.tickets.Inherit(left.Tickets)
 	d.generations.adopt(w.Processes)
 	return w.Serve()
 }
