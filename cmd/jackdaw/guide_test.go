@@ -77,9 +77,10 @@ func programText(t *testing.T) string {
 	return all.String()
 }
 
-// TestLinks: what documents link to is there.
+// TestLinks: what documents link to is there, and so are the files of Go that they name.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	source := regexp.MustCompile(`\b[a-z]+/[a-z/]+\.go\b`)
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/man/*.md"} {
 		pages, err := filepath.Glob(pattern)
 		if err != nil || len(pages) == 0 {
@@ -92,6 +93,11 @@ func TestLinks(t *testing.T) {
 			}
 			for _, found := range link.FindAllStringSubmatch(string(data), -1) {
 				if _, err := os.Stat(filepath.Join(filepath.Dir(page), found[1])); err != nil {
+					t.Errorf("%s: %v", page, err)
+				}
+			}
+			for _, file := range source.FindAllString(string(data), -1) {
+				if _, err := os.Stat(filepath.Join("../..", file)); err != nil {
 					t.Errorf("%s: %v", page, err)
 				}
 			}
