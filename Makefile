@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 20000x
 
-.PHONY: all demo test unit lint fuzz bench bench-certs servers dist deb clean
+.PHONY: all demo test unit lint fuzz bench pgo bench-certs servers dist deb clean
 
 all: jackdaw
 
@@ -38,6 +38,15 @@ fuzz:
 # jackdaw beside the proxies that it replaces, under the same load; see docs/performance.md. BENCH takes flags.
 bench: jackdaw servers
 	$(GO) run ./integration/bench $(BENCH)
+
+# The profile by which the compiler knows what jackdaw does most: the work of the bench that costs processor time.
+pgo:
+	rm -rf .cache/pgo
+	CGO_ENABLED=0 $(GO) build -trimpath -tags profile -o .cache/pgo/jackdaw ./cmd/jackdaw
+	$(GO) run ./integration/bench -jackdaw .cache/pgo/jackdaw -only none -rounds 1 -modes hs,login,noop-64,down-8,up-8 \
+		-profiles .cache/pgo
+	$(GO) tool pprof -proto .cache/pgo/*.pprof >.cache/pgo/all
+	mv .cache/pgo/all cmd/jackdaw/default.pgo
 
 # jackdaw beside HAProxy with thousands of certificates, in about ten minutes; see docs/benchmarks.md. BENCH takes flags.
 bench-certs: jackdaw servers

@@ -21,24 +21,21 @@ type contender struct {
 	services []string
 	// configure returns the arguments that the program is to be started with.
 	configure func(*trial) ([]string, error)
+	version   func(program string) string // nil for builds of jackdaw
 }
 
-// peer is a program that jackdaw is compared with.
-type peer struct {
-	contender
-	paths   []string // where else than in $PATH it may be
-	version func(program string) string
-}
-
-var peers = []peer{
-	{contender{"haproxy", "haproxy", []string{"imaps", "pop3s"}, haproxyConfig}, []string{"/usr/sbin/haproxy"}, haproxyVersion},
-	{contender{"nginx", "nginx", []string{"imaps", "imap", "pop3s", "submission"}, nginxConfig},
-		[]string{"/usr/sbin/nginx", servers() + "/nginx/usr/sbin/nginx"}, nginxVersion},
-	{contender{"dovecot", "dovecot", serviceNames(), dovecotConfig}, []string{"/usr/sbin/dovecot"}, dovecotVersion},
+// peers are the programs that jackdaw is compared with. They may be where a user's $PATH does not lead to.
+var peers = []contender{
+	{"haproxy", "/usr/sbin/haproxy", []string{"imaps", "pop3s"}, haproxyConfig, haproxyVersion},
+	{"nginx", servers() + "/nginx/usr/sbin/nginx", []string{"imaps", "imap", "pop3s", "submission"}, nginxConfig, nginxVersion},
+	{"dovecot", "/usr/sbin/dovecot", serviceNames(), dovecotConfig, dovecotVersion},
 }
 
 // servers is where install-servers.sh puts programs that are only unpacked.
 func servers() string { return cmp.Or(os.Getenv("JACKDAW_SERVERS"), "/opt/jackdaw-servers") }
+
+// peer tells whether the contender is not jackdaw.
+func (c *contender) peer() bool { return c.version != nil }
 
 func peerNames() []string {
 	var names []string
@@ -55,12 +52,12 @@ func choose(builds []string, only string) ([]contender, error) {
 		if name == "none" {
 			continue
 		}
-		i := slices.IndexFunc(peers, func(p peer) bool { return p.name == name })
+		i := slices.IndexFunc(peers, func(p contender) bool { return p.name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("-only: there is no %q, but %s", name, strings.Join(peerNames(), ", "))
 		}
-		c := peers[i].contender
-		if c.program = find(append([]string{c.program}, peers[i].paths...)); c.program == "" {
+		c := peers[i]
+		if c.program = find(name, c.program); c.program == "" {
 			fmt.Fprintf(os.Stderr, "bench: %s is not installed, and is left out\n", name)
 			continue
 		}
@@ -84,13 +81,13 @@ func choose(builds []string, only string) ([]contender, error) {
 		if err != nil {
 			return nil, fmt.Errorf("-jackdaw: %w", err)
 		}
-		chosen = append(chosen, contender{name, path, serviceNames(), jackdawConfig})
+		chosen = append(chosen, contender{name, path, serviceNames(), jackdawConfig, nil})
 	}
 	return chosen, nil
 }
 
 // find returns the first of some programs that is there.
-func find(programs []string) string {
+func find(programs ...string) string {
 	for _, program := range programs {
 		if path, err := exec.LookPath(program); err == nil {
 			return path

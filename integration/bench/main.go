@@ -30,7 +30,9 @@ type bench struct {
 	contenders []contender
 	modes      []mode
 	rounds     int
-	seconds    float64 // of steady load that are measured
+	profiles   string          // the directory for profiles; "": none are made
+	seconds    float64         // of steady load that are measured
+	alone      map[int]float64 // what sessions take of the kernel without a proxy, in KiB each, by their number
 }
 
 func main() {
@@ -40,13 +42,14 @@ func main() {
 	}
 }
 
-// run does what the arguments say. This program starts itself in one more role, as the store.
+// run does what the arguments say. This program starts itself in two more roles: as the store, and as a client that measures
+// how long others wait.
 func run() error {
-	roles := map[string]func([]string) error{"store": serveStore}
+	roles := map[string]func([]string) error{"store": serveStore, "watch": watch}
 	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
 		return roles[os.Args[1]](os.Args[2:])
 	}
-	b := new(bench)
+	b := &bench{alone: make(map[int]float64)}
 	var builds []string
 	flag.Func("jackdaw", "a build of it, as `[NAME=]PATH`; several are compared (default jackdaw=./jackdaw)", func(s string) error {
 		builds = append(builds, s)
@@ -57,6 +60,7 @@ func run() error {
 	flag.IntVar(&b.rounds, "rounds", 3, "how often everything is measured")
 	flag.Float64Var(&b.seconds, "seconds", 2, "how `long` a steady load is measured")
 	jsonFile := flag.String("json", "", "`file` for all figures")
+	flag.StringVar(&b.profiles, "profiles", "", "`directory` for CPU profiles of jackdaw built with the tag profile, one of each mode")
 	update := flag.String("update", "", "Markdown `file` to put the table into, and beside it a plot of growth")
 	flag.Parse()
 

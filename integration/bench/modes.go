@@ -52,6 +52,7 @@ var modes = slices.Concat(
 		loginMode("login-imap", "imap", "login by STARTTLS on 143"),
 		loginMode("login-submission", "submission", "login by STARTTLS on 587"),
 		loginMode("login-sieve", "sieve", "login by STARTTLS on 4190"),
+		crowdMode(),
 	},
 	[]mode{
 		noopMode("noop-1", 1, "NOOP, 1 session", 0.95),
@@ -62,6 +63,8 @@ var modes = slices.Concat(
 		bulkMode("up-8", 8, "upload, 8 sessions", 0.85, (*session).append),
 		idleMode("idle-2000", 2000),
 		idleMode("idle-8000", 8000),
+		growthMode(),
+		stormMode(),
 	},
 )
 
@@ -74,6 +77,33 @@ func handshakeMode(name, about string, most float64, m mode) mode {
 func loginMode(name, service, about string, more ...goal) mode {
 	all := slices.Concat(more, goals(goal{"nginx", 0.65}, goal{"dovecot", 0.40}))
 	return mode{name: name, service: service, run: (*trial).logins, rows: []row{{name, about, "µs", all}}}
+}
+
+func crowdMode() mode {
+	m := loginMode("login-crowd", "imaps", fmt.Sprintf("login on 993 while %d others are in IDLE", crowdSize), goal{"haproxy", 0.75})
+	m.run = (*trial).crowdedLogins
+	return m
+}
+
+// growthMode has two rows for each size. That they are level is its goal, which nobody else has a part in.
+func growthMode() mode {
+	m := mode{name: "growth", service: "imaps", run: (*trial).growth}
+	for _, size := range growthSizes {
+		m.rows = append(m.rows, row{memoryRow(size), fmt.Sprintf("growth: memory of each of %d sessions", size), "KiB", nil})
+	}
+	for _, size := range growthSizes {
+		m.rows = append(m.rows, row{loginRow(size), fmt.Sprintf("growth: a login beside %d sessions", size), "µs", nil})
+	}
+	return m
+}
+
+func stormMode() mode {
+	noSlower := goals(goal{"haproxy", 1}, goal{"nginx", 1})
+	return mode{name: "storm", service: "imaps", run: (*trial).storm, rows: []row{
+		{"storm", fmt.Sprintf("%d clients come back at once: until the last is logged in", crowdSize), "s", nil},
+		{"storm p50", "- median of answers to others meanwhile", "ms", noSlower},
+		{"storm p99", "- 99 of 100 answers", "ms", noSlower},
+	}}
 }
 
 func noopMode(name string, sessions int, about string, most float64) mode {

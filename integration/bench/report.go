@@ -39,9 +39,9 @@ func (b *bench) newReport() *report {
 		Rounds: b.rounds, Seconds: b.seconds}
 	for _, c := range b.contenders {
 		r.Contenders = append(r.Contenders, c.name)
-		if i := slices.IndexFunc(peers, func(p peer) bool { return p.name == c.name }); i >= 0 {
+		if c.peer() {
 			r.peers++
-			r.Programs = append(r.Programs, peers[i].version(c.program))
+			r.Programs = append(r.Programs, c.version(c.program))
 		}
 	}
 	for _, m := range b.modes {

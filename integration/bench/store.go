@@ -150,44 +150,48 @@ func (v *visitor) imap() error {
 			return err
 		}
 		words := strings.Fields(line)
-		tag := word(words, 0)
-		ok := true
-		switch strings.ToUpper(word(words, 1)) {
-		case "NOOP", "IDLE", "DONE":
-		case "CAPABILITY":
-			v.say("* " + imapCapability)
-		case "ID":
-			v.say("* ID NIL")
-		case "LOGIN":
-			ok = knows(words[2:])
-		case "AUTHENTICATE":
-			ok, err = v.plain(word(words, 3), "+ ")
-		case "FETCH":
-			err = v.fetch(word(words, 2))
-		case "APPEND":
-			n, _ := literal(line)
-			_, err = v.in.Discard(n + len("\r\n"))
-		case "LOGOUT":
-			v.say("* BYE", tag+" OK")
-			return nil
-		default:
-			ok = false
+		answer, err := v.imapCommand(line, words)
+		if answer != "" {
+			v.say(word(words, 0) + " " + answer)
 		}
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case word(words, 1) == "IDLE":
-			v.say("+ idling")
-			if _, err = v.read(); err != nil { // DONE
-				return err
-			}
-			fallthrough
-		case ok:
-			v.say(tag + " OK done")
-		default:
-			v.say(tag + " NO denied")
 		}
 	}
+}
+
+// imapCommand does what a command asks for, and returns its answer, without the tag.
+func (v *visitor) imapCommand(line string, words []string) (answer string, err error) {
+	answer, known := "OK done", true
+	switch strings.ToUpper(word(words, 1)) {
+	case "NOOP":
+	case "IDLE":
+		v.say("+ idling")
+		_, err = v.read() // DONE
+	case "CAPABILITY":
+		v.say("* " + imapCapability)
+	case "ID":
+		v.say("* ID NIL")
+	case "LOGIN":
+		answer, known = "OK ["+imapCapability+"] welcome", knows(words[2:])
+	case "AUTHENTICATE":
+		answer = "OK [" + imapCapability + "] welcome"
+		known, err = v.plain(word(words, 3), "+ ")
+	case "FETCH":
+		err = v.fetch(word(words, 2))
+	case "APPEND":
+		n, _ := literal(line)
+		err = v.take(n + len("\r\n"))
+	case "LOGOUT":
+		v.say("* BYE")
+		err = io.EOF
+	default:
+		known = false
+	}
+	if !known {
+		answer = "NO denied"
+	}
+	return answer, err
 }
 
 // block is what messages are made of.
@@ -206,6 +210,19 @@ func (v *visitor) fetch(size string) error {
 	}
 	v.say(")")
 	return err
+}
+
+// take reads that much for nobody.
+func (v *visitor) take(n int) error {
+	part := make([]byte, 1<<16)
+	for n > 0 {
+		read, err := v.in.Read(part[:min(n, len(part))])
+		if err != nil {
+			return err
+		}
+		n -= read
+	}
+	return nil
 }
 
 func (v *visitor) pop3() error {

@@ -55,13 +55,19 @@ func (b *bench) try(c *contender, m *mode) (*trial, error) {
 		return nil, err
 	}
 	defer store.Stop()
+	if err = t.beginProfile(); err != nil {
+		return nil, err
+	}
 	if err = t.start(); t.server != nil {
 		defer t.server.Stop()
 	}
 	if err != nil {
 		return nil, err
 	}
-	return t, m.run(t)
+	if err = m.run(t); err != nil {
+		return nil, err
+	}
+	return t, t.endProfile()
 }
 
 func (t *trial) startStore() (*measure.Server, error) {
@@ -192,17 +198,19 @@ func (t *trial) summary() string {
 // sessions logs in that many users. close must be called, also after an error.
 func (t *trial) sessions(c *client, first, n int) (sessions []*session, close func(), err error) {
 	sessions = make([]*session, n)
-	close = func() {
-		for _, s := range sessions {
-			if s != nil {
-				s.Close()
-			}
-		}
-	}
-	return sessions, close, parallel(n, 16, func(i int) (err error) {
+	return sessions, func() { closeAll(sessions) }, parallel(n, 16, func(i int) (err error) {
 		sessions[i], err = c.login(first + i)
 		return err
 	})
+}
+
+// closeAll hangs up, wherever there is a session.
+func closeAll(sessions []*session) {
+	for _, s := range sessions {
+		if s != nil {
+			s.Close()
+		}
+	}
 }
 
 // fetch reads a message of that size.

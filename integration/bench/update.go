@@ -12,7 +12,7 @@ const (
 	blockEnd   = "<!-- end of the block -->\n"
 )
 
-// update puts the table into the place that a document has for it.
+// update puts the table into the place that a document has for it, and draws growth beside the document.
 func (r *report) update(file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -21,6 +21,9 @@ func (r *report) update(file string) error {
 	text, err := replaceBlock(string(data), r.markdown())
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
+	}
+	if err = r.drawInto(strings.TrimSuffix(file, ".md") + ".svg"); err != nil {
+		return err
 	}
 	return os.WriteFile(file, []byte(text), 0o644)
 }

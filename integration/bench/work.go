@@ -4,8 +4,6 @@ import (
 	"crypto/tls"
 	"sync/atomic"
 	"time"
-
-	"jackdaw/integration/measure"
 )
 
 // manyClients are so many that a proxy never waits for one: to go to sleep and wake up costs as well.
@@ -45,7 +43,13 @@ func (t *trial) resumed() error {
 }
 
 // logins logs in and out.
-func (t *trial) logins() error {
+func (t *trial) logins() (err error) {
+	t.figures[t.name], err = t.loginCost()
+	return err
+}
+
+// loginCost is the cost of a login and logout in microseconds.
+func (t *trial) loginCost() (float64, error) {
 	c := t.client()
 	var user atomic.Int64
 	cost, err := t.steady(manyClients, func(_ int, count *atomic.Int64) error {
@@ -58,8 +62,7 @@ func (t *trial) logins() error {
 		}
 		return err
 	})
-	t.figures[t.name] = cost * 1e6
-	return err
+	return cost * 1e6, err
 }
 
 // noops measures how dear a small question is, and how long its answer takes.
@@ -109,74 +112,4 @@ func (t *trial) bulk(n int, move mover) error {
 	})
 	t.figures[t.name] = cost * 1e9 * 1e3
 	return err
-}
-
-// megabyte is what each session moves both ways between the two measurements of its memory.
-const megabyte = 1 << 20
-
-// idle measures what sessions take in which nothing moves, first right after the login, and then after use.
-func (t *trial) idle(n int) error {
-	empty, kernel, err := t.memory()
-	if err != nil {
-		return err
-	}
-	sessions, close, err := t.sessions(t.client(), 0, n)
-	defer close()
-	if err != nil {
-		return err
-	}
-	if err = sleepAll(sessions); err != nil {
-		return err
-	}
-	full, kernelFull, err := t.memory()
-	if err != nil {
-		return err
-	}
-	t.figures[t.name] = perSession(full-empty, n)
-	t.figures[t.name+" kernel"] = perSession(kernelFull-kernel, n)
-	err = parallel(n, 16, func(i int) error { return sessions[i].use() })
-	if err != nil {
-		return err
-	}
-	if err = sleepAll(sessions); err != nil {
-		return err
-	}
-	full, _, err = t.memory()
-	t.figures[t.name+" used"] = perSession(full-empty, n)
-	return err
-}
-
-func perSession(bytes int64, n int) float64 { return float64(bytes) / 1024 / float64(n) }
-
-// sleepAll has sessions wait in IDLE (RFC 2177).
-func sleepAll(sessions []*session) error {
-	return parallel(len(sessions), manyClients, func(i int) error { return sessions[i].ask("a IDLE", "+ idling") })
-}
-
-// use wakes a session and moves what is to be moved.
-func (s *session) use() error {
-	if err := s.ask("DONE", "a OK"); err != nil {
-		return err
-	}
-	if err := s.fetch(megabyte, new(atomic.Int64)); err != nil {
-		return err
-	}
-	return s.append(megabyte, new(atomic.Int64))
-}
-
-// memory waits until the contender is at rest, and a while longer, in which it may give something back; then it
-// reads what the contender takes, and what the kernel does.
-func (t *trial) memory() (own, kernel int64, err error) {
-	if _, _, err = measure.Rest(t.ctx, t.server.PID()); err != nil {
-		return 0, 0, err
-	}
-	if err = measure.Sleep(t.ctx, 5*time.Second); err != nil {
-		return 0, 0, err
-	}
-	m, err := measure.MemoryOf(t.server.PID())
-	if err != nil {
-		return 0, 0, err
-	}
-	kernel, err = measure.KernelMemory()
-	return m.Proportional, kernel, err
 }
