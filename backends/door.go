@@ -57,7 +57,7 @@ func newDoor() *door {
 var userSeed = maphash.MakeSeed()
 
 // arrive counts a session of a user, of whom a pool knows that he may be here, or refuses it. There are at most so many; 0 is no
-// limit. depart must be called when the session has ended.
+// limit. depart must be called when the session has ended, once.
 func (d *door) arrive(user User, pooled bool, most int) (depart func(), err error) {
 	key := maphash.String(userSeed, user.String())
 	d.mu.Lock()
@@ -72,7 +72,7 @@ func (d *door) arrive(user User, pooled bool, most int) (depart func(), err erro
 	if !pooled {
 		d.users[key]++
 	}
-	return sync.OnceFunc(func() { d.depart(key, pooled) }), nil
+	return func() { d.depart(key, pooled) }, nil
 }
 
 func (d *door) depart(key uint64, pooled bool) {
