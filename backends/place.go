@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/emersion/go-sasl"
+
 	"jackdaw/backends/directories"
 	"jackdaw/configs"
 	"jackdaw/internal/wire"
@@ -172,6 +174,9 @@ func (r *Router) ask(ctx context.Context, name string, q Query, verify bool) (di
 	if d == nil {
 		return directories.Answer{}, errors.New("is not asked here")
 	}
+	if r.tokens != nil && q.isToken() {
+		q.Secret, q.Exchange = "", nil // a token is for nobody else to see
+	}
 	return d.Lookup(ctx, q.toDirectory(verify && r.config.Auth.Verify == configs.VerifyDirectory))
 }
 
@@ -200,6 +205,8 @@ func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error
 	switch {
 	case q.Proof != nil:
 		return q.Proof.answer, nil
+	case r.tokens != nil && q.isToken():
+		return r.verifyToken(ctx, q)
 	case r.verifier == nil || !q.proves():
 		return directories.Answer{}, nil
 	}
@@ -210,18 +217,37 @@ func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error
 	return answer, nil
 }
 
+// isToken tells that the secret is no password, but what a provider has given the client for us.
+func (q Query) isToken() bool { return q.Mechanism == sasl.OAuthBearer || q.Mechanism == "XOAUTH2" }
+
+// verifyToken asks whose token it is. What a client chooses by its SNI name and its listener does not complete that name.
+func (r *Router) verifyToken(ctx context.Context, q Query) (directories.Answer, error) {
+	answer, err := r.tokens.Lookup(ctx, q.toDirectory(true))
+	if err != nil {
+		return directories.Answer{}, fmt.Errorf("token: %w", err)
+	}
+	if owner, err := r.names.Canonical(answer.User, r.names.Realm("", "")); err != nil || owner != q.User {
+		return directories.Answer{}, fmt.Errorf("token: %w: it is for %q", ErrDenied, answer.User)
+	}
+	return directories.Answer{Verified: true}, nil
+}
+
 // Verifies reports whether passwords are verified here and not by the stores. Then nothing is relayed to a store: an exchange is
 // with the verifier.
 func (r *Router) Verifies() bool {
 	return r.config.Auth.Verify == configs.VerifyDirectory || r.verifier != nil
 }
 
-// AskVerifier has a verifier say what it offers, if there is one that can.
+// AskVerifier has who verifies passwords and who verifies tokens say what they offer, as far as they can be asked.
 func (r *Router) AskVerifier(ctx context.Context) error {
-	if d, ok := r.dovecot(); ok {
-		return d.Learn(ctx)
+	var err error
+	if r.verifier != nil {
+		err = directories.Learn(ctx, r.verifier.Directory)
 	}
-	return nil
+	if r.tokens != nil {
+		err = errors.Join(err, directories.Learn(ctx, r.tokens.Directory))
+	}
+	return err
 }
 
 func (r *Router) dovecot() (*directories.Dovecot, bool) {
@@ -237,10 +263,14 @@ func (r *Router) verifiable(stores []*Service) []string {
 	if slices.ContainsFunc(stores, func(s *Service) bool { return s.Access.Login == configs.LoginSame }) {
 		return nil
 	}
+	mechanisms := slices.Clone(r.config.Auth.Scram)
 	if d, ok := r.dovecot(); ok {
-		return relayable(d.Offers())
+		mechanisms = relayable(d.Offers())
 	}
-	return r.config.Auth.Scram
+	if r.tokens != nil {
+		mechanisms = append(mechanisms, sasl.OAuthBearer, "XOAUTH2")
+	}
+	return mechanisms
 }
 
 func (q Query) toDirectory(verify bool) directories.Query {

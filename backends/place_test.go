@@ -175,6 +175,35 @@ func TestProof(t *testing.T) {
 	}
 }
 
+// A token is shown to nobody but who has to verify it, and is of use for its owner alone.
+func TestPlaceByToken(t *testing.T) {
+	for _, by := range []configs.Verify{configs.VerifySaslauthd, configs.VerifyDovecot, configs.VerifyDirectory} {
+		for owner, right := range map[string]bool{
+			"alice@x": true, "Alice%X": true, "alice": true, "alice@y": false, "bob@x": false, "": false, "a*b": false,
+		} {
+			r := prepared(t, &configs.Config{Auth: configs.Auth{Verify: by}, Routes: []configs.Route{{Lookup: "accounts", To: "a"}},
+				Users:    configs.Users{Separators: "@%", Lowercase: true, DefaultRealm: "x"},
+				Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
+			verifier, directory := &told{err: errWorld}, &told{answer: directories.Answer{User: "al"}}
+			tokens := &told{answer: directories.Answer{User: owner, Verified: true}}
+			r.directories["accounts"], r.tokens = &openDirectory{Directory: directory}, &openTokens{Directory: tokens}
+			if by != configs.VerifyDirectory {
+				r.verifier = &openVerifier{Directory: verifier}
+			}
+			place, err := r.Place(t.Context(), asked("alice@x", withSecret("XOAUTH2", "secret")))
+			if right && (err != nil || !place.Verified || place.Name != "al") || !right && !errors.Is(err, ErrDenied) {
+				t.Errorf("%s: the token of %q: %+v, %v", by, owner, place, err)
+			}
+			if directory.asked.Secret != "" || directory.asked.Verify || verifier.asked.Secret != "" || tokens.asked.Secret != "secret" {
+				t.Errorf("%s: the token was shown to others: %+v", by, directory.asked)
+			}
+			if _, err := r.Place(t.Context(), asked("alice@x", withSecret("PLAIN", "secret"))); err == nil {
+				t.Errorf("%s: a password was verified as a token", by)
+			}
+		}
+	}
+}
+
 // A directory that refuses may want the client to wait for the answer.
 func TestDirectoryWantsDelay(t *testing.T) {
 	r := prepared(t, &configs.Config{Routes: []configs.Route{{Lookup: "accounts"}}, Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})

@@ -24,7 +24,9 @@ type Router struct {
 	routes      []configs.Route
 	services    map[serviceKey]*Service
 	directories map[string]*openDirectory
-	verifier    *openVerifier     // nil where stores or directories verify
+	verifier    *openVerifier // nil where stores or directories verify
+	tokens      *openTokens   // nil where the verifier of passwords verifies tokens, if anybody does
+	names       *Names
 	seats       map[string]*seats // of the pools
 	doors       *doors
 	memory      *memory
@@ -63,7 +65,7 @@ func NewRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, e
 // PrepareRouter is NewRouter without a connection to any store or directory. Whom a directory should place it does not place.
 func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Router, error) {
 	r := &Router{
-		config: config, log: log, routes: routes(config),
+		config: config, log: log, routes: routes(config), names: NewNames(config.Users),
 		services:    make(map[serviceKey]*Service),
 		directories: make(map[string]*openDirectory),
 		seats:       poolSeats(config, old),

@@ -26,6 +26,12 @@ type openVerifier struct {
 	config configs.Auth
 }
 
+// openTokens is the same for who verifies tokens.
+type openTokens struct {
+	directories.Directory
+	config configs.Tokens
+}
+
 // AskDirectories opens the directories of a Router that PrepareRouter has made.
 func (r *Router) AskDirectories() error { return r.openDirectories(nil) }
 
@@ -44,20 +50,41 @@ func (r *Router) openDirectories(old *Router) error {
 		}
 		r.directories[name] = &openDirectory{d, config}
 	}
+	err := r.openVerifier(old)
+	if err == nil {
+		err = r.openTokens(old)
+	}
+	if err != nil {
+		r.closeDirectories(old)
+	}
+	return err
+}
+
+func (r *Router) openVerifier(old *Router) error {
 	auth := r.config.Auth
+	auth.Tokens = configs.Tokens{}
 	if old != nil && old.verifier != nil && reflect.DeepEqual(old.verifier.config, auth) {
 		r.verifier = old.verifier
 		return nil
 	}
 	d, err := directories.OpenVerifier(auth, r.log)
-	if err != nil {
-		r.closeDirectories(old)
-		return err
-	}
 	if d != nil {
 		r.verifier = &openVerifier{d, auth}
 	}
-	return nil
+	return err
+}
+
+func (r *Router) openTokens(old *Router) error {
+	config := r.config.Auth.Tokens
+	if old != nil && old.tokens != nil && old.tokens.config == config {
+		r.tokens = old.tokens
+		return nil
+	}
+	d, err := directories.OpenTokens(config, r.log)
+	if d != nil {
+		r.tokens = &openTokens{d, config}
+	}
+	return err
 }
 
 // closeDirectories closes what next does not have.
@@ -69,6 +96,9 @@ func (r *Router) closeDirectories(next *Router) {
 	}
 	if r.verifier != nil && (next == nil || next.verifier != r.verifier) {
 		r.verifier.Close()
+	}
+	if r.tokens != nil && (next == nil || next.tokens != r.tokens) {
+		r.tokens.Close()
 	}
 }
 

@@ -21,6 +21,8 @@ type Auth struct {
 	Timeout time.Duration `toml:"timeout"`
 	// Cache is how long a right password is known by a keyed hash and not asked about again; default 0: never.
 	Cache time.Duration `toml:"cache"`
+
+	Tokens Tokens `toml:"tokens"`
 }
 
 // Verify is who verifies.
@@ -73,6 +75,9 @@ func (a *Auth) check(d *decoder, n *node) {
 		if err := oneOf("mechanism", name, scramMechanisms); err != nil {
 			d.errorf(n.get("scram").list()[i], "auth.scram: %s", err)
 		}
+	}
+	if value := n.get("tokens"); value != nil && a.Verify == VerifyBackend {
+		d.errorf(value, `auth.tokens is of no use with verify = "backend": the stores decide about tokens, too`)
 	}
 	if n.get("socket") == nil {
 		a.Socket = sockets[a.Verify]

@@ -118,7 +118,7 @@ func TestDefaults(t *testing.T) {
 			Sieve: plain(Address{"unix", "/run/cyrus/sieve"}),
 			LMTP:  plain(Address{"unix", "/run/cyrus/lmtp"}),
 		}}},
-		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second},
+		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second, Tokens: Tokens{Timeout: 5 * time.Second}},
 		Limits: Limits{
 			LoginTimeout: time.Minute,
 			IdleTimeout:  idleTimeout(35*time.Minute, nil),
@@ -337,7 +337,7 @@ client_ca = "a.pem"
 			},
 			Line: 55,
 		}},
-		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second},
+		Auth: Auth{Verify: VerifyBackend, Realm: RealmApart, Timeout: 30 * time.Second, Tokens: Tokens{Timeout: 5 * time.Second}},
 		Limits: Limits{
 			LoginTimeout: 10 * time.Second,
 			IdleTimeout:  idleTimeout(35*time.Minute, PerService[time.Duration]{IMAP: time.Hour}),

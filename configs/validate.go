@@ -120,6 +120,9 @@ func (c *Config) checkVerifier(d *decoder, n *node) {
 	if len(c.Auth.Scram) > 0 && c.Auth.Verify == VerifyDirectory {
 		c.checkScram(d, n.get("auth").at("scram"))
 	}
+	if c.Auth.Tokens.Given() && c.Auth.Verify != VerifyBackend && len(c.Backends) > 0 && !c.takesOurWord() {
+		d.errorf(n.get("auth").at("tokens"), `auth.tokens: every backend wants to hear the password; say login = "authzid" or "master" where one need not`)
+	}
 }
 
 // checkScram refuses SCRAM with directories that have no keys, and for stores that all want to hear the password.

@@ -305,7 +305,7 @@ func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection
 		return store, nil
 	}
 	if !a.asked && denied(err) {
-		if broken := s.settings.server.decoys.play(a); broken != nil {
+		if broken := s.settings.server.decoys.play(a, s.settings.router.Verifies()); broken != nil {
 			return nil, broken
 		}
 	}

@@ -355,7 +355,7 @@ func TestFailureDelayOfExchange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := new(decoys).play(a); err != nil {
+		if err := new(decoys).play(a, false); err != nil {
 			t.Fatal(err)
 		}
 		if since := time.Since(a.heard); since != 0 {

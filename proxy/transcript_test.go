@@ -78,6 +78,7 @@ type player struct {
 	askFor bool           // of clients, their certificates
 	show   *devca.Leaf    // the client's certificate
 	asked  *fakeDovecot   // who verifies; nil: the store
+	tokens *fakeProvider
 	logged []func(log string)
 	client net.Conn
 	read   *bufio.Reader
@@ -153,6 +154,14 @@ func (p *player) setting(text string) {
 		p.config.Auth = configs.Auth{Verify: configs.VerifyDovecot, Socket: p.asked.socket, Timeout: patience}
 	case "directory": // verifies, and has keys for these mechanisms
 		p.config.Auth = configs.Auth{Verify: configs.VerifyDirectory, Scram: strings.Fields(value)}
+	case "token": // one that a provider knows, and what of it; passwords are for a saslauthd that is not there
+		if p.tokens == nil {
+			p.tokens = newFakeProvider(p.t)
+			p.config.Auth = configs.Auth{Verify: configs.VerifySaslauthd, Timeout: patience,
+				Tokens: configs.Tokens{Introspection: p.tokens.URL, Timeout: patience}}
+		}
+		token, claims, _ := strings.Cut(value, " ")
+		p.tokens.claims[token] = claims
 	case "default_realm":
 		p.config.Users.DefaultRealm = value
 	case "account": // a line of the directory that places users

@@ -64,6 +64,8 @@ type Answer struct {
 	Password string
 	// Verified says that the secret was checked, and is right.
 	Verified bool
+	// Until is when that ends to hold; zero where nobody has said.
+	Until time.Time
 	// Refuse says why the user may not use this service; "" where he may.
 	Refuse string
 	// Wait is a delay before the answer to the client that the source asks for.

@@ -52,10 +52,7 @@ func NewDovecot(c configs.Auth, log *zap.Logger) *Dovecot {
 
 // AsDovecot returns the Dovecot behind a verifier, which has more to offer than Lookup.
 func AsDovecot(verifier Directory) (d *Dovecot, ok bool) {
-	if cache, cached := verifier.(*verifyCache); cached {
-		verifier = cache.Directory
-	}
-	d, ok = verifier.(*Dovecot)
+	d, ok = uncached(verifier).(*Dovecot)
 	return d, ok
 }
 

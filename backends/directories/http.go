@@ -47,12 +47,22 @@ func newHTTP(c configs.Directory, _ *zap.Logger) (Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	secured, err := clientTLS(c.TLSCA)
+	transport, err := httpTransport(c.TLSCA)
 	if err != nil {
 		return nil, err
 	}
-	d := &httpDirectory{url: u, headers: c.Headers, timeout: c.Timeout, transport: &http.Transport{
-		// No proxy of the environment: the server hears passwords.
+	d := &httpDirectory{url: u, headers: c.Headers, timeout: c.Timeout, transport: transport}
+	d.open, d.close = context.WithCancelCause(context.Background())
+	return d, nil
+}
+
+// httpTransport asks a server that hears secrets, and so by no proxy of the environment.
+func httpTransport(tlsCA string) (*http.Transport, error) {
+	secured, err := clientTLS(tlsCA)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Transport{
 		DialContext:            (&net.Dialer{}).DialContext,
 		TLSClientConfig:        secured,
 		DisableCompression:     true,
@@ -60,9 +70,7 @@ func newHTTP(c configs.Directory, _ *zap.Logger) (Directory, error) {
 		MaxIdleConnsPerHost:    httpConnections,
 		IdleConnTimeout:        httpIdle,
 		MaxResponseHeaderBytes: httpHeader,
-	}}
-	d.open, d.close = context.WithCancelCause(context.Background())
-	return d, nil
+	}, nil
 }
 
 // Close ends the questions that are under way.

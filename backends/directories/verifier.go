@@ -39,6 +39,22 @@ func OpenVerifier(c configs.Auth, log *zap.Logger) (Directory, error) {
 	return v, nil
 }
 
+// Learn asks a verifier for what it has to know before it can verify, and so whether it is there. Not all can be asked.
+func Learn(ctx context.Context, verifier Directory) error {
+	if v, ok := uncached(verifier).(interface{ Learn(context.Context) error }); ok {
+		return v.Learn(ctx)
+	}
+	return nil
+}
+
+// uncached is what stands behind a cache.
+func uncached(verifier Directory) Directory {
+	if c, ok := verifier.(*verifyCache); ok {
+		return c.Directory
+	}
+	return verifier
+}
+
 // maxName bounds a user's name in octets, whoever says it.
 const maxName = 512
 

@@ -46,7 +46,11 @@ func (c *verifyCache) Lookup(ctx context.Context, q Query) (Answer, error) {
 	asked := c.now()
 	answer, err := c.Directory.Lookup(ctx, q)
 	if err == nil && answer.Verified && answer.Refuse == "" && answer.Password == "" { // no password is kept, of anybody's
-		c.keep(hash, verified{answer, asked.Add(c.lifetime)})
+		until := asked.Add(c.lifetime)
+		if !answer.Until.IsZero() && answer.Until.Before(until) {
+			until = answer.Until
+		}
+		c.keep(hash, verified{answer, until})
 	}
 	return answer, err
 }

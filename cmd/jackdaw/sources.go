@@ -26,6 +26,9 @@ func printSources(out io.Writer, config *configs.Config) {
 			by += " at " + config.Auth.Socket
 		}
 		fmt.Fprintf(out, "\npasswords: verified by %s\n", by)
+		if tokens := config.Auth.Tokens; tokens.Given() {
+			fmt.Fprintf(out, "tokens: verified by %s\n", cmp.Or(tokens.Introspection, tokens.Keys))
+		}
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
@@ -89,9 +92,9 @@ func askOnline(ctx context.Context, out io.Writer, config *configs.Config, route
 		began := time.Now()
 		note("directory "+name, began, askDirectory(ctx, router, name))
 	}
-	if config.Auth.Verify == configs.VerifyDovecot {
+	if config.Auth.Verify == configs.VerifyDovecot || config.Auth.Tokens.Given() {
 		began := time.Now()
-		note("verifier dovecot", began, router.AskVerifier(ctx))
+		note("verifier", began, router.AskVerifier(ctx))
 	}
 	for _, s := range router.Services() {
 		began := time.Now()
