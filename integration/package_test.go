@@ -64,7 +64,8 @@ func (i *installation) activate() {
 func (i *installation) dpkg(args ...string) (asked string) {
 	i.t.Helper()
 	must(i.t, os.WriteFile(i.at("fakes/asked"), nil, 0o644))
-	cmd := exec.Command("dpkg", append([]string{"--root=" + i.root, "--force-script-chrootless", "--force-depends"}, args...)...)
+	force := []string{"--root=" + i.root, "--force-script-chrootless", "--force-depends", "--force-unsafe-io"}
+	cmd := exec.Command("dpkg", append(force, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+i.at("fakes")+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
