@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/user"
@@ -27,9 +28,11 @@ var errNotHere = errors.New("what another user may read cannot be tried on this 
 // right is what a user must be allowed to do with a file or directory.
 type right uint32
 
-// The rights, as access(2) numbers them. The name of a directory is looked up by mayEnter, what is in it is listed by mayRead.
+// The rights, as access(2) numbers them. The name of a directory is looked up by mayEnter, what is in it is listed by mayRead, and
+// who connects with a socket must have mayWrite.
 const (
 	mayRead  right = 4
+	mayWrite right = 2
 	mayEnter right = 1
 )
 
@@ -141,18 +144,22 @@ func (r *reader) mend(path string, want right, within string) string {
 	if err != nil {
 		return err.Error()
 	}
-	gid := info.Sys().(*syscall.Stat_t).Gid
-	if gid != 0 && gid != uint32(r.gid) && !slices.Contains(r.groups, gid) {
-		command := fmt.Sprintf("run usermod -aG %s %s", groupName(gid), r.name)
-		if missing := want &^ right(info.Mode().Perm()>>3); missing != 0 {
-			command += fmt.Sprintf(" && chmod g+%s %s", letters(want), quote(path))
-		}
-		return command
-	}
-	if within != "" {
+	gid, missing := info.Sys().(*syscall.Stat_t).Gid, want&^right(info.Mode().Perm()>>3)
+	join := fmt.Sprintf("usermod -aG %s %s && systemctl try-restart %s", groupName(gid), r.name, serviceUser)
+	widen := fmt.Sprintf("chmod g+%s %s", letters(want), quote(path))
+	switch {
+	case info.Mode()&fs.ModeSocket != 0 && (gid == 0 || missing != 0):
+		return fmt.Sprintf("have the server that listens there give it to group %s", r.group)
+	case gid == 0 && within != "":
 		return fmt.Sprintf("run chgrp -R %s %s && chmod -R g+rX %[2]s", r.group, quote(within))
+	case gid == 0:
+		return fmt.Sprintf("run chgrp %s %s && %s", r.group, quote(path), widen)
+	case gid == uint32(r.gid) || slices.Contains(r.groups, gid):
+		return "run " + widen
+	case missing == 0:
+		return "run " + join
 	}
-	return fmt.Sprintf("run chgrp %s %s && chmod g+%s %[2]s", r.group, quote(path), letters(want))
+	return "run " + widen + " && " + join
 }
 
 func letters(want right) string {
@@ -197,23 +204,34 @@ type wanted struct {
 	roots   []string // directories of certificates, and those to which symlinks lead from there
 }
 
-// configuration wants the file, and all files that are read at its word.
+// configuration wants the file, and all files that are read and sockets that are connected with at its word.
 func (w *wanted) configuration(file string, config *configs.Config) {
 	files := append([]string{file, config.TLS.TicketKeys, config.TLS.ClientCA, config.ACME.CA}, config.SecretFiles...)
 	for _, policy := range config.TLS.Policies {
 		files = append(files, policy.ClientCA)
 	}
+	sockets := []string{config.Auth.Socket}
 	for _, d := range config.Directories {
 		files = append(files, d.Path, d.TLSCA)
 	}
 	for _, b := range config.Backends {
 		for _, access := range b.Access {
 			files = append(files, access.TLSCA)
+			for _, address := range access.Addresses {
+				if address.Network == "unix" {
+					sockets = append(sockets, address.Address)
+				}
+			}
 		}
 	}
 	for _, path := range files {
 		if path != "" {
 			w.want(path, mayRead)
+		}
+	}
+	for _, path := range sockets {
+		if path != "" {
+			w.want(path, mayWrite)
 		}
 	}
 	w.private, _ = filepath.EvalSymlinks(absolute(config.TLS.TicketKeys))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -58,6 +59,10 @@ func TestCheckAsUser(t *testing.T) {
 	certbotLike(t, filepath.Join(dir, "certbot"), "mail.a.example")
 	certbotLike(t, filepath.Join(dir, "certbot"), "mail.b.example")
 	must(t, os.WriteFile(filepath.Join(dir, "the secret"), []byte("secret\n"), 0o600))
+	l, err := net.Listen("unix", filepath.Join(dir, "mux"))
+	must(t, err)
+	defer l.Close()
+	must(t, os.Chmod(filepath.Join(dir, "mux"), 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "ticket.keys"), []byte(strings.Repeat("A", 43)+"=\n"), 0o600))
 	file := filepath.Join(dir, "jackdaw.toml")
 	must(t, os.WriteFile(file, []byte(`
@@ -69,6 +74,7 @@ tls.ticket_keys = "ticket.keys"
 name = "store1"
 imap = "127.0.0.1:143"
 lmtp = { address = "127.0.0.1:24", login_user = "lmtp", login_password_file = "the secret" }
+sieve = "unix:`+dir+`/mux"
 `), 0o644))
 
 	said, status := checkAs(somebody, file)
@@ -91,6 +97,10 @@ lmtp = { address = "127.0.0.1:24", login_user = "lmtp", login_password_file = "t
 	if keys, err := os.Stat(filepath.Join(dir, "ticket.keys")); err != nil || keys.Mode().Perm() != 0o600 {
 		t.Errorf("the ticket keys have mode %v (%v)", keys.Mode(), err)
 	}
+	if !strings.Contains(said, "mux: user nobody has no access; have the server") {
+		t.Errorf("of a socket it does not say who must mend it:\n%s", said)
+	}
+	must(t, os.Chmod(filepath.Join(dir, "mux"), 0o777))
 	if said, status := checkAs(somebody, file); status != exitGood {
 		t.Errorf("after\n%s\nit still says\n%s", strings.Join(script, "\n"), said)
 	}
@@ -123,13 +133,18 @@ func TestMend(t *testing.T) {
 	var gid int
 	_, err = fmt.Sscan(daemon.Gid, &gid)
 	must(t, err)
+	socket := filepath.Join(dir, "mux")
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	defer l.Close()
 	for _, test := range []struct{ path, within, want string }{
 		{key("certbot/live/key", 0, 0o600), hooked, "run " + hook},
 		{key("a/key", 0, 0o600), "", "run chgrp jackdaw " + dir + "/a/key && chmod g+r " + dir + "/a/key"},
 		{key("b/key", 0, 0o600), dir + "/b", "run chgrp -R jackdaw " + dir + "/b && chmod -R g+rX " + dir + "/b"},
-		{key("c/key", gid, 0o640), dir + "/c", "run usermod -aG daemon jackdaw"},
-		{key("d/key", gid, 0o600), dir + "/d", "run usermod -aG daemon jackdaw && chmod g+r " + dir + "/d/key"},
-		{key("e/it's", 4242, 0o600), "", `run chgrp jackdaw '` + dir + `/e/it'\''s' && chmod g+r '` + dir + `/e/it'\''s'`},
+		{key("c/key", gid, 0o640), dir + "/c", "run usermod -aG daemon jackdaw && systemctl try-restart jackdaw"},
+		{key("d/key", gid, 0o600), dir + "/d", "run chmod g+r " + dir + "/d/key && usermod -aG daemon jackdaw && systemctl try-restart jackdaw"},
+		{key("e/it's", 4242, 0o600), "", `run chmod g+r '` + dir + `/e/it'\''s'`},
+		{socket, "", "have the server that listens there give it to group jackdaw"},
 		{"/root/.acme.sh/key", "/root/.acme.sh", "services see nothing of /root: have certificates installed in /etc/jackdaw/certs"},
 	} {
 		if got := r.mend(test.path, mayRead, test.within); got != test.want {
