@@ -322,9 +322,20 @@ func TestFail2ban(t *testing.T) {
 	s := startDovecot(t, "store", passwords, "anna@a.example")
 	for _, format := range []string{"json", "console"} {
 		t.Run(format, func(t *testing.T) {
-			jd := startJackdaw(t, s.backend(), fmt.Sprintf("[log]\nformat = %q", format))
+			jd := startJackdaw(t, s.backend(), fmt.Sprintf(`
+[[route]]
+domain = "b.example"
+to = "dead"
+[[route]]
+to = "store"
+[[backend]]
+name = "dead"
+imap = "%s:1"
+[log]
+format = %q
+`, newHost(), format))
 			guesser := newHost()
-			for _, user := range []string{`anna@a.example`, `"192.0.2.1"`, `"x\",\"client\":\"192.0.2.1\",\"y\":\""`} {
+			for _, user := range []string{`anna@a.example`, `"192.0.2.1"`, `"x\",\"client\":\"192.0.2.1\",\"y\":\""`, "bert@b.example"} {
 				d := dialFrom(t, guesser, "tcp", jd.at(portIMAPS))
 				d.handshake(jd.tls("mail.a.example"))
 				d.expect("* OK ")
@@ -333,7 +344,7 @@ func TestFail2ban(t *testing.T) {
 				}
 			}
 			jd.login("mail.a.example", "anna@a.example")
-			jd.loggedTimes(t, 3, "login failed")
+			jd.loggedTimes(t, 4, "login failed") // and the last was nobody's fault
 			for _, prefix := range []string{"", "mail jackdaw[4711]: "} {
 				file := filepath.Join(t.TempDir(), "log")
 				var lines strings.Builder
