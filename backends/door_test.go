@@ -156,23 +156,28 @@ func TestSlowStartWakes(t *testing.T) {
 	}
 }
 
-// A store that was dead and answers again is let in on slowly; one that was there from the beginning is not.
+// A store that was dead and answers again is let in on slowly; one that was there from the beginning is not, nor one of which only a
+// lesser service was away.
 func TestStoreIsBackSlowly(t *testing.T) {
-	store := serve(t, onLoopback)
-	s, _ := begin(t, probed(store.address))
-	slow := func() bool {
-		s.door.mu.Lock()
-		defer s.door.mu.Unlock()
-		return s.door.slow(time.Now())
+	store, gone := serve(t, onLoopback), onSocket(t)
+	config := &configs.Config{Backends: []configs.Backend{backend("a", probed(store.address))}, Routes: []configs.Route{{To: "a"}}}
+	config.Backends[0].Access[configs.POP3] = way(gone)
+	r, _ := run(t, config, nil)
+	defer r.Retire(nil)
+	slow := func() bool { return r.States()[0].Slow }
+	imap, pop3 := r.services[serviceKey{"a", configs.IMAP}], r.services[serviceKey{"a", configs.POP3}]
+	becomes(t, imap, store, "up")
+	eventually(t, "there is no POP3", pop3.dead)
+	for range rise {
+		pop3.note(t.Context(), path{gone, gone}, nil, 0)
 	}
-	becomes(t, s, store, "up")
 	if slow() {
-		t.Error("slow from the beginning")
+		t.Error("slow without having been away")
 	}
 	store.close()
-	becomes(t, s, store, "down")
+	becomes(t, imap, store, "down")
 	store.listen(t)
-	becomes(t, s, store, "up")
+	becomes(t, imap, store, "up")
 	eventually(t, "it begins slowly", slow)
 }
 

@@ -68,7 +68,7 @@ func (s *Service) start(wait time.Duration) {
 
 // watch looks at the store, and says when the next look is due.
 func (s *Service) watch() {
-	err := s.inspect(s.ctx)
+	err := s.inspectSince(s.ctx, time.Now().Add(-retryFirst/2))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait, most := learnEvery, retryMost
@@ -246,7 +246,7 @@ func (s *Service) note(ctx context.Context, p path, err error, took time.Duratio
 	if !c.down {
 		c.err = nil
 	}
-	if away && !s.allDown() {
+	if away && s.leading && !s.allDown() {
 		s.door.returned(c.seen)
 	}
 }
@@ -284,13 +284,18 @@ func (s *Service) turn(p path, c *condition, down bool) {
 	}
 }
 
+// ofOneUser are the codes of RFC 5530, RFC 2221 and RFC 2449 with which a store speaks of a user or a client, and not of itself.
+var ofOneUser = []string{"INUSE", "IN-USE", "LOGIN-DELAY", "LIMIT", "OVERQUOTA", "CORRUPTION", "CONTACTADMIN", "CANNOT", "CLIENTBUG",
+	"PRIVACYREQUIRED", "REFERRAL"}
+
 // heard keeps what became of a login: whether the store can log in anybody at all. It can who refuses a password; and that it cannot
 // log in a single user may have to do with his mailbox.
 func (s *Service) heard(p path, user string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.entry(p)
-	if err == nil || Denied(err) {
+	refusal, ok := errors.AsType[*Refusal](err)
+	if err == nil || ok && (refusal.Denied || slices.Contains(ofOneUser, refusal.Code)) {
 		c.doubts = nil
 		return
 	}

@@ -179,6 +179,15 @@ func TestStoreLogsInNobody(t *testing.T) {
 	if s.dead() {
 		t.Fatal("what was before a login that went well still counts")
 	}
+	store.set(func(f *fakeStore) { // what has to do with a user alone is a sign of life
+		f.verify = func(user, password string) string { return "NO [INUSE] " + user }
+	})
+	_ = login(t, s, "dave")
+	store.set(func(f *fakeStore) { f.verify = broken })
+	tries()
+	if s.dead() {
+		t.Fatal("what was before an answer about a user still counts")
+	}
 	_ = login(t, s, "carol")
 	if err := login(t, s, "bob"); !errors.Is(err, errDown) {
 		t.Errorf("after %d failures the login ends with %v", doubtful, err)

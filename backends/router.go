@@ -86,7 +86,7 @@ func PrepareRouter(config *configs.Config, old *Router, log *zap.Logger) (*Route
 			if err != nil {
 				return nil, err
 			}
-			s.member, s.door = isMember(config, name), r.doors.of(name)
+			s.member, s.door, s.leading = isMember(config, name), r.doors.of(name), leads(backend, protocol)
 			if kept := old.find(key); kept != nil && kept.same(s) {
 				s = kept
 			}
@@ -130,6 +130,16 @@ func (r *Router) Acquaint(ctx context.Context) {
 		looks.Go(func() { _ = s.inspect(ctx) }) // what is wrong with a store is in the log
 	}
 	looks.Wait()
+}
+
+// leads reports whether a protocol is a backend's IMAP, or first service.
+func leads(backend *configs.Backend, protocol configs.Service) bool {
+	for _, first := range configs.Protocols() {
+		if _, ok := backend.Access[first]; ok {
+			return first == protocol
+		}
+	}
+	return false
 }
 
 func (r *Router) find(key serviceKey) *Service {

@@ -40,16 +40,18 @@ type Service struct {
 	Access   configs.Access
 
 	store  Store
-	hello  string                          // what we call ourselves
-	member bool                            // of a pool, whose users wait to hear that it is dead
-	door   *door                           // of the backend
-	tls    map[configs.Address]*tls.Config // for the addresses under TLS
-	log    *zap.Logger
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	tasks  sync.WaitGroup
-	gate   chan struct{}    // holds one token: who has it may inspect
-	turns  [2]atomic.Uint32 // count connections by family, for the source addresses
+	hello  string // what we call ourselves
+	member bool   // of a pool, whose users wait to hear that it is dead
+	// leading says that the backend is away when this is: it is its IMAP, or first service.
+	leading bool
+	door    *door                           // of the backend
+	tls     map[configs.Address]*tls.Config // for the addresses under TLS
+	log     *zap.Logger
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	tasks   sync.WaitGroup
+	gate    chan struct{}    // holds one token: who has it may inspect
+	turns   [2]atomic.Uint32 // count connections by family, for the source addresses
 
 	mu         sync.Mutex
 	timer      *time.Timer   // for the next look
@@ -112,7 +114,7 @@ func (s *Service) background(task func()) bool {
 
 // same reports whether another service has the same way to the same store.
 func (s *Service) same(other *Service) bool {
-	return s.hello == other.hello && s.member == other.member && reflect.DeepEqual(s.Access, other.Access) &&
+	return s.hello == other.hello && s.member == other.member && s.leading == other.leading && reflect.DeepEqual(s.Access, other.Access) &&
 		maps.EqualFunc(s.tls, other.tls, func(a, b *tls.Config) bool { return a.RootCAs.Equal(b.RootCAs) })
 }
 

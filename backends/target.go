@@ -136,7 +136,7 @@ func (r *Router) service(name, port string, protocol configs.Service) (*Service,
 	if !ok {
 		return nil, fmt.Errorf("%w: %s, %s", ErrNoService, name, protocol)
 	}
-	return r.learnService(key, named(access, protocol, name, port))
+	return r.learnService(key, named(access, protocol, name, port), leads(backend, protocol))
 }
 
 // at reports whether one of the service's addresses is that of a host. Without a port it is enough that the host is.
@@ -148,14 +148,14 @@ func (s *Service) at(host, port string) bool {
 }
 
 // learnService makes a service for a store that a directory has named.
-func (r *Router) learnService(key serviceKey, access configs.Access) (*Service, error) {
+func (r *Router) learnService(key serviceKey, access configs.Access, leading bool) (*Service, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fresh, err := newService(key.backend, key.protocol, access, r.config.Hostname, r.log)
 	if err != nil {
 		return nil, err
 	}
-	fresh.door = r.doors.of(key.backend)
+	fresh.door, fresh.leading = r.doors.of(key.backend), leading
 	for _, s := range r.named {
 		if s.Backend == key.backend && s.same(fresh) {
 			return s, nil
