@@ -24,6 +24,8 @@ type seats struct {
 	mu    sync.Mutex
 	taken map[string]*seat // by user
 	swept time.Time
+	pool  string
+	next  *Successor // nil as long as no other process has taken over
 }
 
 // standing is what a member can be for a user, the better the higher.
@@ -52,7 +54,8 @@ type hold struct {
 
 // holder is a session or delivery.
 type holder struct {
-	evict context.CancelCauseFunc
+	evict   context.CancelCauseFunc
+	process int // that has it; 0 is this one
 }
 
 // What a session hears whose user must leave a member, and a login that waits for that.
@@ -69,7 +72,7 @@ func poolSeats(config *configs.Config, old *Router) map[string]*seats {
 		if old != nil && old.seats[p.Name] != nil {
 			all[p.Name] = old.seats[p.Name]
 		} else {
-			all[p.Name] = &seats{taken: make(map[string]*seat)}
+			all[p.Name] = &seats{pool: p.Name, taken: make(map[string]*seat)}
 		}
 	}
 	return all
@@ -82,18 +85,13 @@ func isMember(config *configs.Config, backend string) bool {
 // seat finds the member for a user, and holds it until release is called.
 func (r *Router) seat(ctx context.Context, pool *configs.Pool, q Query) (member string, release func(), err error) {
 	s, user := r.seats[pool.Name], q.User.String()
+	if err := s.claim(ctx, pool.Name, q.User, pool.Sticky); err != nil {
+		return "", nil, err
+	}
 	for {
-		h, wait, err := s.take(pool, q, r.standing, time.Now())
+		h, err := r.await(ctx, pool, q)
 		if err != nil {
-			return "", nil, fmt.Errorf("pool %s: %w", pool.Name, err)
-		}
-		if wait != nil {
-			select { // the sessions on a dead member have been told to end
-			case <-wait:
-				continue
-			case <-ctx.Done():
-				return "", nil, fmt.Errorf("pool %s: waiting for sessions on a dead member to end: %w", pool.Name, context.Cause(ctx))
-			}
+			return "", nil, err
 		}
 		depart, err := r.arrive(h.member, q, true)
 		switch {
@@ -104,6 +102,24 @@ func (r *Router) seat(ctx context.Context, pool *configs.Pool, q Query) (member 
 			return "", nil, fmt.Errorf("pool %s: %s: %w", pool.Name, h.member, err)
 		}
 		s.leave(user, h.holder, 0) // it has become full a moment ago: there may be another one
+	}
+}
+
+// await takes a seat as soon as it can be had.
+func (r *Router) await(ctx context.Context, pool *configs.Pool, q Query) (hold, error) {
+	for {
+		h, wait, err := r.seats[pool.Name].take(pool, q, r.standing, time.Now())
+		if err != nil {
+			return hold{}, fmt.Errorf("pool %s: %w", pool.Name, err)
+		}
+		if wait == nil {
+			return h, nil
+		}
+		select { // the sessions on a dead member have been told to end
+		case <-wait:
+		case <-ctx.Done():
+			return hold{}, fmt.Errorf("pool %s: waiting for sessions on a dead member to end: %w", pool.Name, context.Cause(ctx))
+		}
 	}
 }
 
@@ -171,7 +187,7 @@ func (s *seats) take(pool *configs.Pool, q Query, judge func(string) standing, n
 	if len(place.holders) == 0 {
 		place.empty = make(chan struct{})
 	}
-	h.member, h.holder = place.member, &holder{evict: q.Evict}
+	h.member, h.holder = place.member, &holder{evict: q.Evict, process: q.process}
 	if h.evict == nil {
 		h.evict = func(error) {}
 	}
@@ -188,10 +204,23 @@ func (s *seats) leave(user string, h *holder, sticky time.Duration) {
 		return
 	}
 	delete(place.holders, h)
+	if s.next != nil && h.process == 0 && !place.isOurs() {
+		s.next.Left(s.pool, user)
+	}
 	if len(place.holders) == 0 {
 		place.until = time.Now().Add(sticky)
 		close(place.empty)
 	}
+}
+
+// isOurs reports whether this process has a session or delivery on a seat.
+func (p *seat) isOurs() bool {
+	for h := range p.holders {
+		if h.process == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // sweep forgets seats that have ended, now and then.

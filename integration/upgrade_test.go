@@ -347,3 +347,50 @@ func TestUpgradeRefused(t *testing.T) {
 	d.ends(former)
 	session.ask("NOOP")
 }
+
+// TestUpgradePool: while a former process has a session of a user, the new one leads him to the same member of a pool, and what
+// still logs in at the former one goes where the new one has him.
+func TestUpgradePool(t *testing.T) {
+	t.Parallel()
+	d := newDynasty(t)
+	const user = "alice@a.example"
+	other := quickStore(t)
+	prefer := func(member string) {
+		d.write(fmt.Sprintf("[[backend]]\nname = \"other\"\nimap = %q\n[[pool]]\nname = \"farm\"\nmembers = [\"store\", \"other\"]\n"+
+			"sticky = \"1s\"\nweights = { %s = 1000000 }\n[[route]]\nto = \"farm\"\n", other, member))
+	}
+	goes := func(session *dialog, to string) {
+		t.Helper()
+		before := d.count(`"msg":"login"`, fmt.Sprintf(`"backend":%q`, to))
+		session.ask("LOGIN " + user + " " + password)
+		d.loggedTimes(t, before+1, `"msg":"login"`, fmt.Sprintf(`"backend":%q`, to))
+	}
+	prefer("store")
+	d.start()
+	early, late := d.imap("mail.a.example"), d.imap("mail.a.example")
+	goes(early, "store")
+
+	prefer("other")
+	former := d.upgrade()
+	during := d.imap("mail.a.example")
+	goes(during, "store")
+	during.conn.Close()
+	d.upgrade() // the next one knows of the first, too
+	d.ends(former)
+	during = d.imap("mail.a.example")
+	goes(during, "store")
+	during.conn.Close()
+
+	early.conn.Close()
+	var after *dialog
+	eventually(t, "the user may go elsewhere", func() bool {
+		if after != nil {
+			after.conn.Close()
+			time.Sleep(1100 * time.Millisecond) // each visit holds the place for a second more
+		}
+		after = d.login("mail.a.example", user)
+		return d.count(`"msg":"login"`, `"backend":"other"`) > 0
+	})
+	goes(late, "other")
+	after.ask("NOOP")
+}

@@ -32,6 +32,7 @@ type daemon struct {
 	manager manager
 
 	generations *generations  // nil where nobody takes over
+	placements  *placements   // nil there, too
 	told        chan struct{} // closed when the process that has taken over wants this one to stop
 
 	config *configs.Config // what is served now; nil before the first

@@ -37,7 +37,8 @@ func newGeneration(p inherit.Process) *generation {
 	return &generation{pid: p.PID, bell: p.Bell, client: http.Client{Transport: transport}}
 }
 
-// ask puts a question, which is the method and path of an endpoint, and fills in the answer, unless that is nil.
+// ask puts a question, which is the method and path of an endpoint, and fills in the answer, unless that is nil. A *refusal is what
+// the process says against it, errNotServing that another one has to be asked.
 func (g *generation) ask(ctx context.Context, question string, details, answer any) error {
 	response, err := g.send(ctx, question, details)
 	if err != nil {
@@ -48,8 +49,10 @@ func (g *generation) ask(ctx context.Context, question string, details, answer a
 	switch {
 	case err != nil:
 		return fmt.Errorf("asking process %d: %w", g.pid, err)
+	case response.StatusCode == http.StatusMisdirectedRequest:
+		return errNotServing
 	case response.StatusCode != http.StatusOK:
-		return fmt.Errorf("process %d says: %s", g.pid, strings.TrimSpace(string(text)))
+		return &refusal{strings.TrimSpace(string(text))}
 	case answer == nil:
 		return nil
 	}
@@ -97,8 +100,10 @@ type generations struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu    sync.Mutex
-	older []*generation
+	mu      sync.Mutex
+	older   []*generation
+	newest  *generation   // that has taken over from us; nil as long as none has
+	changed chan struct{} // closed when newest is another one
 }
 
 // newGenerations opens the door at which the other generations ask this one, who answers with handler.
@@ -107,7 +112,8 @@ func newGenerations(log *zap.Logger, handler http.Handler, gone func(pid int)) (
 	if err != nil {
 		return nil, err
 	}
-	g := &generations{log: log, gone: gone, door: door}
+	g := &generations{log: log, gone: gone, door: door, changed: make(chan struct{})}
+	door.Forwarded = func(b *inherit.Bell) { g.succeed(newGeneration(inherit.Process{Bell: b})) }
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /life", g.answerLife)
@@ -142,6 +148,49 @@ func (g *generations) adopt(processes []inherit.Process) {
 		one := newGeneration(p)
 		g.older = append(g.older, one)
 		g.tasks.Go(func() { g.follow(one) })
+	}
+}
+
+// announce tells the older generations that we are the newest. Who has ended in the meantime needs not know.
+func (g *generations) announce() {
+	for _, one := range g.all() {
+		_ = one.bell.Forward(g.door.Bell())
+	}
+}
+
+// succeed takes note of the newest generation. nil is us.
+func (g *generations) succeed(newest *generation) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.newest != nil {
+		g.newest.close()
+	}
+	g.newest = newest
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// askNewest asks the generation that has taken over. If that has itself been replaced, or is gone, the question waits for the next
+// one.
+func (g *generations) askNewest(ctx context.Context, question string, details, answer any) error {
+	for {
+		g.mu.Lock()
+		newest, changed := g.newest, g.changed
+		g.mu.Unlock()
+		err := errNotServing
+		if newest != nil {
+			err = newest.ask(ctx, question, details, answer)
+		}
+		if _, refused := errors.AsType[*refusal](err); refused || err == nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return err
+		case <-g.ctx.Done():
+			return err
+		}
 	}
 }
 

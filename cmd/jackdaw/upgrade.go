@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"jackdaw/backends"
 	"jackdaw/internal/inherit"
 	"jackdaw/tlsstore"
 )
@@ -120,6 +121,9 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 	d.manager.follow(heir.PID) // before the heir says anything to the manager, who hears no other process
 	if err := heir.Give(ctx, d.estate()); err != nil {
 		d.manager.follow(os.Getpid())
+		d.placements.takeBack()
+		d.generations.succeed(nil)
+		d.generations.announce()
 		return nil, err
 	}
 	d.sockets.Pass()
@@ -129,9 +133,17 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 // estate is what the next process must know to the last moment. It travels between two processes, and never lies in a file.
 type estate struct {
 	Tickets []tlsstore.OwnKey
+	Seats   []backends.Seat
+	Drained []string
 }
 
-func (d *daemon) estate() estate { return estate{Tickets: d.tickets.OwnKeys()} }
+func (d *daemon) estate() estate {
+	return estate{
+		Tickets: d.tickets.OwnKeys(),
+		Seats:   d.placements.handOver(),
+		Drained: d.router.Drained(),
+	}
+}
 
 // inherit begins with what another process has left.
 func (d *daemon) inherit(w *inherit.Will) error {
@@ -143,7 +155,10 @@ func (d *daemon) inherit(w *inherit.Will) error {
 		return err
 	}
 	d.tickets.Inherit(left.Tickets)
+	d.router.DrainAll(left.Drained)
+	d.router.Inherit(left.Seats, d.placements.evict)
 	d.generations.adopt(w.Processes)
+	d.generations.announce()
 	return w.Serve()
 }
 
@@ -152,6 +167,13 @@ func (d *daemon) openDoor() (err error) {
 	mux := http.NewServeMux()
 	stop := sync.OnceFunc(func() { close(d.told) })
 	mux.HandleFunc("POST /stop", func(http.ResponseWriter, *http.Request) { stop() })
-	d.generations, err = newGenerations(d.log, mux, func(int) {})
-	return err
+	d.placements = newPlacements(d.log, d.placer.Load)
+	d.placements.handle(mux)
+	d.generations, err = newGenerations(d.log, mux, func(pid int) { d.placer.Load().Vacate(pid, "", "") })
+	if err != nil {
+		return err
+	}
+	d.placements.generations = d.generations
+	d.generations.tasks.Go(d.placements.tell)
+	return nil
 }
