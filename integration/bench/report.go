@@ -53,6 +53,9 @@ func (b *bench) newReport() *report {
 	return r
 }
 
+// ours is the build of jackdaw that is judged: the first.
+func (r *report) ours() string { return r.Contenders[r.peers] }
+
 // add takes in what one trial has found.
 func (r *report) add(name string, t *trial) {
 	for _, row := range r.Rows {
@@ -92,7 +95,7 @@ func (r *report) markdown() string {
 	}
 	fmt.Fprintf(&b, "\nMedians of %d rounds; in brackets the ratio to %s, the median of the ratios within the rounds. "+
 		"Goals are for %s. Other programs took %.0f %% of the machine meanwhile.\n",
-		r.Rounds, r.Contenders[0], r.Contenders[min(r.peers, len(r.Contenders)-1)], 100*r.Others)
+		r.Rounds, r.Contenders[0], r.ours(), 100*r.Others)
 	if idle := r.idle(); len(idle) > 0 {
 		fmt.Fprintf(&b, "\nWhere a contender's processor was not busy all the time, only the cost of the work means something, and it "+
 			"has the cost of going to sleep in it: %s.\n", strings.Join(idle, "; "))
@@ -122,7 +125,7 @@ func (r *report) cells(row *result) []string {
 
 // verdict lists the goals of a row, and says by how much they are missed, and behind whom jackdaw is.
 func (r *report) verdict(row *result) string {
-	ours := r.Contenders[min(r.peers, len(r.Contenders)-1)]
+	ours := r.ours()
 	var said []string
 	judged := make(map[string]bool)
 	for _, g := range row.Goals {

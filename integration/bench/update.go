@@ -18,7 +18,11 @@ func (r *report) update(file string) error {
 	if err != nil {
 		return err
 	}
-	text, err := replaceBlock(string(data), r.markdown())
+	block := r.markdown()
+	if capacity := r.capacity(); capacity != "" {
+		block += "\n" + capacity
+	}
+	text, err := replaceBlock(string(data), block)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}

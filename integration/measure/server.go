@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -35,6 +36,8 @@ func Start(ctx context.Context, dir, name string, addresses map[string]string, p
 		name: name, cmd: exec.CommandContext(ctx, program, args...), log: log.Name(), ended: make(chan struct{}),
 	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that its children end with it
+	s.cmd.Cancel = s.kill
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
@@ -45,11 +48,22 @@ func Start(ctx context.Context, dir, name string, addresses map[string]string, p
 	return s, nil
 }
 
-// Stop kills the process, which has nothing to lose.
+// Stop ends the process and all that descend from it. One with children may end them itself, so that what they have spent
+// counts as ours; then all are killed, who have nothing to lose.
 func (s *Server) Stop() {
-	_ = s.cmd.Process.Kill()
+	if tree, err := tree(s.PID()); err == nil && len(tree) > 1 {
+		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-s.ended:
+		case <-time.After(5 * time.Second):
+		}
+	}
+	_ = s.kill()
 	<-s.ended
 }
+
+// kill kills the group of processes.
+func (s *Server) kill() error { return syscall.Kill(-s.PID(), syscall.SIGKILL) }
 
 // PID is the process's number.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
