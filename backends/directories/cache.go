@@ -31,7 +31,7 @@ type cached struct {
 
 	mu   sync.Mutex
 	kept map[string]kept
-	down bool // answers come from memory, and the log knows
+	down time.Time // since when answers come from memory, and the log knows
 }
 
 // kept is an answer, or that the user is not known.
@@ -58,7 +58,7 @@ func (c *cached) Lookup(ctx context.Context, q Query) (Answer, error) {
 	answer, err := c.ask(ctx, key, q)
 	failed := err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDenied)
 	if failed && ok && c.stillGood(was, q) {
-		c.fallBack(err)
+		was.answer.Kept, was.answer.Down = was.at, c.fallBack(err)
 		return was.answer, nil
 	}
 	return answer, err
@@ -115,8 +115,9 @@ func (c *cached) stillGood(k kept, q Query) bool {
 }
 
 func (k kept) result() (Answer, error) {
+	k.answer.Kept = k.at
 	if !k.known {
-		return Answer{}, ErrNotFound
+		return k.answer, ErrNotFound
 	}
 	return k.answer, nil
 }
@@ -144,23 +145,24 @@ func put[K comparable, V any](all map[K]V, key K, value V) {
 	all[key] = value
 }
 
-// fallBack says once that the source is down, back that it is up again.
-func (c *cached) fallBack(err error) {
+// fallBack says once that the source is down, and since when that is known; back says that it is up again.
+func (c *cached) fallBack(err error) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.down {
+	if c.down.IsZero() {
+		c.down = c.now()
 		c.log.Warn("directory cannot be asked; users are placed as it said last", zap.Duration("for", c.config.Stale), zap.Error(err))
 	}
-	c.down = true
+	return c.down
 }
 
 func (c *cached) back() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down {
+	if !c.down.IsZero() {
 		c.log.Info("directory answers again")
 	}
-	c.down = false
+	c.down = time.Time{}
 }
 
 // key has everything that an answer depends on. A source that is told everything may make everything count.

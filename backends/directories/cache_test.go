@@ -97,6 +97,33 @@ func TestAnswersAreKept(t *testing.T) {
 	k.asks(anna, "store3", nil, 1)
 }
 
+// Who asks hears how old an answer is, and since when nobody else has one.
+func TestAnswersHaveAnAge(t *testing.T) {
+	k := newClock(t, configs.Directory{Kind: configs.DirectorySQL}, zap.NewNop())
+	bob := Query{User: "bob", Local: "bob", Service: configs.IMAP}
+	begin := k.at
+	ask := func(q Query, kept, down time.Time) {
+		t.Helper()
+		if answer, err := k.cache.Lookup(t.Context(), q); !answer.Kept.Equal(kept) || !answer.Down.Equal(down) {
+			t.Errorf("%+v, %v; want kept %v, down %v", answer, err, kept, down)
+		}
+	}
+	k.says(Answer{Backend: "store1"}, nil)
+	ask(anna, time.Time{}, time.Time{})
+	k.at = begin.Add(10 * time.Second)
+	ask(anna, begin, time.Time{})
+	k.says(Answer{}, ErrNotFound)
+	ask(bob, time.Time{}, time.Time{})
+	ask(bob, k.at, time.Time{})
+	k.says(Answer{}, errDown)
+	k.at = begin.Add(time.Minute)
+	ask(anna, begin, k.at)
+	k.at = begin.Add(time.Hour - time.Second)
+	ask(anna, begin, begin.Add(time.Minute))
+	k.says(Answer{Backend: "store1"}, nil)
+	ask(anna, time.Time{}, time.Time{})
+}
+
 var errDown = errors.New("connection refused")
 
 // While the source is down, what it said last is good for a while: but not that somebody is unknown, and no password.

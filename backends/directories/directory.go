@@ -70,6 +70,8 @@ type Answer struct {
 	Refuse string
 	// Wait is a delay before the answer to the client that the source asks for.
 	Wait time.Duration
+	// Kept is when the source has said this, where it was not asked now, and Down since when it cannot be asked; zero otherwise.
+	Kept, Down time.Time
 	// Stored is what is stored of the password, in a form of package passwords, if it was asked for; "" is nobody's, and also for a
 	// directory that does not know.
 	Stored string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -37,6 +38,8 @@ type murder struct {
 	mu      sync.RWMutex // for writing, which only follow does
 	list    *mailboxes   // nil before there was a complete one, and after Close
 	problem error        // why there is none, or why the last master was lost
+	kept    time.Time    // until when the list was true; zero while a master is followed
+	down    time.Time    // since when none can be followed; zero while one is, and before the first attempt
 
 	heard func()        // closes asked
 	asked chan struct{} // closed when there is a list, or a first attempt to get one has failed
@@ -107,7 +110,7 @@ func (m *murder) Lookup(ctx context.Context, q Query) (Answer, error) {
 	case q.Verify:
 		return Answer{}, errors.New("a directory of kind \"mupdate\" has no passwords")
 	}
-	return Answer{Backend: at.Value()}, nil
+	return Answer{Backend: at.Value(), Kept: m.kept, Down: m.down}, nil
 }
 
 // await waits until there is a list, or a first attempt to get one has failed.
@@ -172,7 +175,12 @@ func (m *murder) report(address configs.Address, err error) {
 	m.troubles[address] = err.Error()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.problem = err
+	if m.problem = err; m.down.IsZero() {
+		m.down = time.Now()
+		if m.kept.IsZero() {
+			m.kept = m.down
+		}
+	}
 }
 
 // follow follows one master until something fails, and says since when its list was complete; zero if it never was.
@@ -213,7 +221,7 @@ func (m *murder) follow(ctx context.Context, address configs.Address) (since tim
 func (m *murder) replace(fresh *mailboxes) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.list, m.unsaved = fresh, true
+	m.list, m.unsaved, m.kept, m.down = fresh, true, time.Time{}, time.Time{}
 	m.heard()
 }
 
@@ -236,6 +244,9 @@ func (m *murder) load() {
 		m.log.Error("copy of the mailboxes cannot be used", zap.Error(err))
 	default:
 		m.list = list
+		if info, err := os.Stat(m.config.Copy); err == nil {
+			m.kept = info.ModTime()
+		}
 		m.heard()
 		m.log.Info("mailboxes are known from a copy", zap.String("file", m.config.Copy), zap.Int("mailboxes", len(list.places)))
 	}

@@ -273,10 +273,23 @@ S: U1 OK ""
 	eventually(t, d, "anna", "store1")
 	m.say(`U1 MAILBOX "user.dave" "store2!default" ""`)
 	eventually(t, d, "dave", "store2")
+	if answer, err := d.Lookup(t.Context(), anna); err != nil || !answer.Kept.IsZero() || !answer.Down.IsZero() {
+		t.Errorf("while it is followed: %+v, %v", answer, err)
+	}
 	d.Close()
 	m.stop()
 
+	began := time.Now()
 	d = openMurder(t, c, zap.NewNop())
+	for end := began.Add(patience); ; time.Sleep(time.Millisecond) {
+		answer, err := d.Lookup(t.Context(), anna)
+		if err != nil || answer.Kept.IsZero() || answer.Kept.After(began) || time.Now().After(end) {
+			t.Fatalf("from the copy: %+v, %v", answer, err)
+		}
+		if answer.Down.After(began) {
+			break
+		}
+	}
 	for user, want := range map[string]string{
 		"anna": "store1", "bob": errUnplaced.Error(), "carol@c.example": "store1", "carol": unknown, "dave": "store2",
 	} {

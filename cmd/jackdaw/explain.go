@@ -229,14 +229,26 @@ func describeStep(step backends.Step) string {
 	case step.Answer == nil:
 		return route + ": decides"
 	case errors.Is(step.Err, directories.ErrNotFound):
-		return route + ": passed over, the directory does not know the user" + after(step.Took)
+		return route + ": passed over, the directory does not know the user" + age(step)
 	case step.Err != nil:
-		return route + ": " + step.Err.Error() + after(step.Took)
+		return route + ": " + step.Err.Error() + age(step)
 	}
-	return route + ": decides; the directory says " + describeAnswer(*step.Answer) + after(step.Took)
+	return route + ": decides; the directory says " + describeAnswer(*step.Answer) + age(step)
 }
 
-func after(took time.Duration) string { return fmt.Sprintf(", after %v", took.Round(time.Millisecond)) }
+// age says how long the directory took, or how old the answer is that was remembered, and since when it cannot be asked.
+func age(step backends.Step) string {
+	kept, down := step.Answer.Kept, step.Answer.Down
+	switch {
+	case kept.IsZero():
+		return fmt.Sprintf(", after %v", step.Took.Round(time.Millisecond))
+	case down.IsZero():
+		return fmt.Sprintf(", as of %v ago", since(kept))
+	}
+	return fmt.Sprintf(", as of %v ago; it cannot be asked, for %v now", since(kept), since(down))
+}
+
+func since(moment time.Time) time.Duration { return time.Since(moment).Round(time.Second) }
 
 // describeAnswer says what a directory has said, but no password.
 func describeAnswer(answer directories.Answer) string {
