@@ -39,6 +39,7 @@ type Server struct {
 	log       *zap.Logger
 	inherited *inherit.Sockets
 	accepts   sync.WaitGroup
+	accepted  atomic.Int64
 	sessions  sessions
 	loops     relay.Loops
 	decoys    decoys
@@ -164,6 +165,9 @@ func wildcardOf(all map[configs.Address]*entrance, addr netip.AddrPort) configs.
 	return configs.Address{}
 }
 
+// Accepted is how many connections have been let in so far.
+func (s *Server) Accepted() int64 { return s.accepted.Load() }
+
 // Listening is a socket that is listened on.
 type Listening struct {
 	Service configs.Service
@@ -246,6 +250,7 @@ func (s *Server) accept(l *socket) {
 		}
 		session := newSession(context.Background(), settings, conn)
 		s.sessions.enter(session)
+		s.accepted.Add(1)
 		go session.serve(conn)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/thrift"
 )
 
 // Store holds the certificates of one configuration.
@@ -43,6 +44,7 @@ type Store struct {
 	tree     *tree
 	registry *registry
 	sealed   []*file // whose private keys are to be verified yet
+	relax    func()  // when they are
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -122,8 +124,7 @@ func (s *Store) Close() {
 func (s *Store) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	thrift.begin()
-	defer thrift.end()
+	defer thrift.Tight()()
 	s.update(changes{all: true})
 	s.registry.starting = false
 	s.scanner.unseal = true
@@ -133,7 +134,7 @@ func (s *Store) start() {
 		}
 	})
 	if s.sealed != nil {
-		thrift.begin()
+		s.relax = thrift.Tight()
 	}
 	s.verifySome()
 	s.registry.settle(time.Now())
@@ -234,7 +235,7 @@ func (s *Store) verifySome() {
 	if len(s.sealed) == 0 && s.sealed != nil {
 		s.sealed = nil
 		s.tidy()
-		thrift.end()
+		s.relax()
 	}
 }
 
@@ -244,7 +245,7 @@ func (s *Store) giveUp() {
 	defer s.mu.Unlock()
 	if s.sealed != nil {
 		s.sealed = nil
-		thrift.end()
+		s.relax()
 	}
 }
 

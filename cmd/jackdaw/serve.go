@@ -15,6 +15,7 @@ import (
 
 	"jackdaw/configs"
 	"jackdaw/internal/inherit"
+	"jackdaw/internal/thrift"
 )
 
 func serveCommand() *cobra.Command {
@@ -45,6 +46,9 @@ func serve(file string) error {
 		}
 		return err
 	}
+	keeping, done := context.WithCancel(context.Background())
+	defer done()
+	go thrift.Keep(keeping, d.server.Accepted)
 	return d.live(signals)
 }
 

@@ -1,0 +1,105 @@
+// Package thrift weighs the memory that the program takes against the work of its garbage collector. What GOGC says in the
+// environment comes first; GOMEMLIMIT is the runtime's own and works beside.
+package thrift
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
+
+const (
+	// headroom is how much may become garbage before it is collected, in bytes, however little lives: logins make some 50 KB each,
+	// and a collector that runs for a few of them takes a tenth of the processor.
+	headroom = 32 << 20
+	usual    = 100 // percent of what lives may become garbage
+	tight    = 50
+	most     = 1000
+)
+
+// When memory is given back to the system: nothing much goes on, and enough has gone on since the last time.
+const (
+	look  = 5 * time.Second
+	quiet = 16 // events in that time
+	pause = 15 * time.Second
+	storm = 64 // events
+)
+
+// now is how the collector is set.
+var now struct {
+	mu    sync.Mutex
+	tight int // for how many
+}
+
+// Tight has garbage collected more often until the end is called: where there is much of it, and little time matters.
+func Tight() (end func()) {
+	change(1)
+	return sync.OnceFunc(func() { change(-1) })
+}
+
+func change(by int) {
+	now.mu.Lock()
+	now.tight += by
+	now.mu.Unlock()
+	set()
+}
+
+// set tells the collector.
+func set() {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	now.mu.Lock()
+	defer now.mu.Unlock()
+	percent := tight
+	if now.tight == 0 {
+		percent = percentFor(live())
+	}
+	debug.SetGCPercent(percent)
+}
+
+// percentFor leaves headroom.
+func percentFor(live uint64) int {
+	return int(min(max(usual, headroom*100/max(live, 1)), most))
+}
+
+// live is how many bytes have survived the last collection.
+func live() uint64 { return read("/gc/heap/live:bytes") }
+
+// read returns one of the runtime's figures, 0 where it has none of that name.
+func read(name string) uint64 {
+	sample := []metrics.Sample{{Name: name}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindUint64 {
+		return 0
+	}
+	return sample[0].Value.Uint64()
+}
+
+// Keep gives memory back to the system when a storm has passed, until ctx ends. events counts what makes garbage.
+func Keep(ctx context.Context, events func() int64) {
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	var before, freed int64 // events by the last look, and when memory was given back last
+	var at time.Time
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		count := events()
+		if count-before < quiet && count-freed >= enough(live()) && time.Since(at) >= pause {
+			debug.FreeOSMemory()
+			freed, at = count, time.Now()
+		}
+		before = count
+		set()
+	}
+}
+
+// enough is after how many events it is worth while to go through all that lives.
+func enough(live uint64) int64 { return max(storm, int64(live>>20)*10) }
