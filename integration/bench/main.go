@@ -9,7 +9,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -30,54 +30,46 @@ type bench struct {
 	contenders []contender
 	modes      []mode
 	rounds     int
-	profiles   string          // the directory for profiles; "": none are made
-	seconds    float64         // of steady load that are measured
-	alone      map[int]float64 // what sessions take of the kernel without a proxy, in KiB each, by their number
+	seconds    float64 // of steady load that are measured
+	json       string  // the file for all figures, or ""
+	update     string  // the document for the table, or ""
+	profiles   string  // the directory for profiles; "": none are made
+
+	alone  map[int]float64 // what sessions take of the kernel without a proxy, in KiB each, by their number
+	failed []error         // trials, of which there is no figure
 }
 
 func main() {
-	if err := run(); err != nil {
+	// This program starts itself in two more roles: as the store, and as a client that measures how long others wait.
+	role := run
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "store":
+			role = func() error { return serveStore(os.Args[2:]) }
+		case "watch":
+			role = func() error { return watch(os.Args[2]) }
+		}
+	}
+	if err := role(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// run does what the arguments say. This program starts itself in two more roles: as the store, and as a client that measures
-// how long others wait.
 func run() error {
-	roles := map[string]func([]string) error{"store": serveStore, "watch": watch}
-	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
-		return roles[os.Args[1]](os.Args[2:])
-	}
 	b := &bench{alone: make(map[int]float64)}
-	var builds []string
-	flag.Func("jackdaw", "a build of it, as `[NAME=]PATH`; several are compared (default jackdaw=./jackdaw)", func(s string) error {
-		builds = append(builds, s)
-		return nil
-	})
-	only := flag.String("only", strings.Join(peerNames(), ","), "`peers` to run beside jackdaw, or none")
-	chosen := flag.String("modes", "all", "`what` to measure: "+strings.Join(modeNames(), ", "))
-	flag.IntVar(&b.rounds, "rounds", 3, "how often everything is measured")
-	flag.Float64Var(&b.seconds, "seconds", 2, "how `long` a steady load is measured")
-	jsonFile := flag.String("json", "", "`file` for all figures")
-	flag.StringVar(&b.profiles, "profiles", "", "`directory` for CPU profiles of jackdaw built with the tag profile, one of each mode")
-	update := flag.String("update", "", "Markdown `file` to put the table into, and beside it a plot of growth")
-	flag.Parse()
-
 	var err error
 	if b.cores, err = pin(); err != nil {
 		return err
 	}
-	if b.contenders, err = choose(builds, *only); err != nil {
-		return err
-	}
-	if b.modes, err = chooseModes(*chosen); err != nil {
+	if err = b.parse(); err != nil {
 		return err
 	}
 	// Whatever ends this program ends the servers, too: SIGPIPE is what remains of `make bench | head`.
-	var stop func()
-	b.ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
+	b.ctx = ctx
 	if b.temp, err = os.MkdirTemp("", "bench"); err != nil {
 		return err
 	}
@@ -87,26 +79,42 @@ func run() error {
 		return err
 	}
 	fmt.Print(report.markdown())
-	if *jsonFile != "" {
-		if err = writeJSON(*jsonFile, report); err != nil {
-			return err
-		}
+	if b.json != "" {
+		err = report.write(b.json)
 	}
-	if *update != "" {
-		return report.update(*update)
+	if b.update != "" && err == nil {
+		err = report.update(b.update)
 	}
-	return nil
+	return errors.Join(append(b.failed, err)...)
 }
 
-func writeJSON(file string, report *report) error {
-	data, err := json.MarshalIndent(report, "", "\t")
-	if err != nil {
-		return err
+// parse reads the flags.
+func (b *bench) parse() error {
+	var builds []string
+	flag.Func("jackdaw", "a build of it, as `[NAME=]PATH`; several are compared (default jackdaw=./jackdaw)", func(s string) error {
+		builds = append(builds, s)
+		return nil
+	})
+	only := flag.String("only", strings.Join(peerNames(), ","), "`peers` to run beside jackdaw, or none")
+	chosen := flag.String("modes", "all", "`what` to measure: "+strings.Join(modeNames(), ", "))
+	flag.IntVar(&b.rounds, "rounds", 3, "how often everything is measured")
+	flag.Float64Var(&b.seconds, "seconds", 2, "how `long` a steady load is measured")
+	flag.StringVar(&b.json, "json", "", "`file` for all figures")
+	flag.StringVar(&b.update, "update", "", "Markdown `file` to put the table into, and beside it a plot of growth")
+	flag.StringVar(&b.profiles, "profiles", "", "`directory` for CPU profiles of jackdaw built with the tag profile, one of each mode")
+	flag.Parse()
+	if flag.NArg() > 0 || b.rounds < 1 || b.seconds <= 0 {
+		return fmt.Errorf("-rounds %d -seconds %g %q is not understood", b.rounds, b.seconds, flag.Args())
 	}
-	return os.WriteFile(file, append(data, '\n'), 0o644)
+	var err error
+	if b.contenders, err = choose(builds, *only); err == nil {
+		b.modes, err = chooseModes(*chosen)
+	}
+	return err
 }
 
-// measure runs every mode for every contender in every round. In each round another contender is the first.
+// measure runs every mode for every contender in every round. In each round another contender is the first. One that fails has
+// no more rounds in that mode.
 func (b *bench) measure() (*report, error) {
 	others, err := measure.OtherWork()
 	if err != nil {
@@ -114,19 +122,27 @@ func (b *bench) measure() (*report, error) {
 	}
 	report := b.newReport()
 	for i := range b.modes {
-		for round := range b.rounds {
-			for k := range b.contenders {
-				c := &b.contenders[(k+round)%len(b.contenders)]
-				if !slices.Contains(c.services, b.modes[i].service) {
-					continue
-				}
-				t, err := b.try(c, &b.modes[i])
-				if err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", b.modes[i].name, c.name, err)
-				}
-				report.add(c.name, t)
-				progress("%s, round %d, %s: %s", b.modes[i].name, round+1, c.name, t.summary())
+		m := &b.modes[i]
+		able := slices.DeleteFunc(slices.Clone(b.contenders), func(c contender) bool { return !slices.Contains(c.services, m.service) })
+		failed := make(map[string]bool)
+		for turn := range b.rounds * len(able) {
+			round := turn / len(able)
+			c := &able[(turn+round)%len(able)]
+			if failed[c.name] {
+				continue
 			}
+			t, err := b.try(c, m)
+			if b.ctx.Err() != nil {
+				return nil, context.Cause(b.ctx)
+			}
+			if err != nil {
+				err = fmt.Errorf("%s, %s: %w", m.name, c.name, err)
+				failed[c.name], b.failed = true, append(b.failed, err)
+				progress("%v", err)
+				continue
+			}
+			report.add(c.name, t)
+			progress("%s, round %d, %s: %s", m.name, round+1, c.name, t.summary())
 		}
 	}
 	report.Others, err = others()

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +57,15 @@ func (b *bench) newReport() *report {
 
 // ours is the build of jackdaw that is judged: the first.
 func (r *report) ours() string { return r.Contenders[r.peers] }
+
+// write leaves all figures in a file.
+func (r *report) write(file string) error {
+	data, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(data, '\n'), 0o644)
+}
 
 // add takes in what one trial has found.
 func (r *report) add(name string, t *trial) {

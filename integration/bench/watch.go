@@ -40,6 +40,7 @@ func (t *trial) startWatch() (*watcher, error) {
 		return nil, err
 	}
 	w := &watcher{cmd: exec.CommandContext(t.ctx, "nice", "-n", "-20", self, "watch", t.addresses[t.service])}
+	w.cmd.Stderr = os.Stderr
 	if w.in, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -78,9 +79,9 @@ type asked struct {
 	failed error
 }
 
-// watch is the watch itself: for each line that it reads it writes one, until there are no more. Its argument is an address.
-func watch(args []string) error {
-	c := &client{script: scriptFor("imaps"), address: args[0], tls: secure(tls.VersionTLS13, tls.X25519)}
+// watch is the watch itself: for each line that it reads it writes one, until there are no more.
+func watch(address string) error {
+	c := &client{script: scriptFor("imaps"), address: address, tls: secure(tls.VersionTLS13, tls.X25519)}
 	found := new(asked)
 	for i := range watchSessions {
 		s, err := c.login(i)
