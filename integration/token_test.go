@@ -60,7 +60,7 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // about is what there is to be known of a token.
 func (p *provider) about(token string) map[string]any {
 	claims := map[string]any{}
-	signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		return map[string]any{"active": false}
 	}
