@@ -33,8 +33,6 @@ type goal struct {
 	Most float64 `json:"most"`
 }
 
-func goals(list ...goal) []goal { return list }
-
 // modes are in the order of the table.
 var modes = slices.Concat(
 	[]mode{
@@ -46,7 +44,7 @@ var modes = slices.Concat(
 			mode{version: tls.VersionTLS12, groups: []tls.CurveID{tls.X25519, tls.CurveP256}}),
 		handshakeMode("hs-rsa", "full handshake, TLS 1.3, RSA-2048", 1.55, mode{rsa: true}),
 		{name: "hs-resumed", service: "imaps", run: (*trial).resumed,
-			rows: []row{{"hs-resumed", "resumed handshake, TLS 1.3", "µs", goals(goal{"haproxy", 0.55})}}},
+			rows: []row{{"hs-resumed", "resumed handshake, TLS 1.3", "µs", []goal{{"haproxy", 0.55}}}}},
 		loginMode("login-imaps", "imaps", "login on 993 and logout", goal{"haproxy", 0.75}),
 		loginMode("login-pop3s", "pop3s", "login on 995 and logout", goal{"haproxy", 0.75}),
 		loginMode("login-imap", "imap", "login by STARTTLS on 143"),
@@ -70,12 +68,12 @@ var modes = slices.Concat(
 
 func handshakeMode(name, about string, most float64, m mode) mode {
 	m.name, m.service, m.run = name, "imaps", (*trial).handshakes
-	m.rows = []row{{name, about, "µs", goals(goal{"haproxy", most})}}
+	m.rows = []row{{name, about, "µs", []goal{{"haproxy", most}}}}
 	return m
 }
 
 func loginMode(name, service, about string, more ...goal) mode {
-	all := slices.Concat(more, goals(goal{"nginx", 0.65}, goal{"dovecot", 0.40}))
+	all := slices.Concat(more, []goal{{"nginx", 0.65}, {"dovecot", 0.40}})
 	return mode{name: name, service: service, run: (*trial).logins, rows: []row{{name, about, "µs", all}}}
 }
 
@@ -98,7 +96,7 @@ func growthMode() mode {
 }
 
 func stormMode() mode {
-	noSlower := goals(goal{"haproxy", 1}, goal{"nginx", 1})
+	noSlower := []goal{{"haproxy", 1}, {"nginx", 1}}
 	return mode{name: "storm", service: "imaps", run: (*trial).storm, rows: []row{
 		{"storm", fmt.Sprintf("%d clients come back at once: until the last is logged in", crowdSize), "s", nil},
 		{"storm p50", "- median of answers to others meanwhile", "ms", noSlower},
@@ -107,11 +105,11 @@ func stormMode() mode {
 }
 
 func noopMode(name string, sessions int, about string, most float64) mode {
-	noSlower := goals(goal{"haproxy", 1}, goal{"nginx", 1})
+	noSlower := []goal{{"haproxy", 1}, {"nginx", 1}}
 	return mode{name: name, service: "imaps",
 		run: func(t *trial) error { return t.noops(sessions) },
 		rows: []row{
-			{name, about, "µs", goals(goal{"haproxy", most})},
+			{name, about, "µs", []goal{{"haproxy", most}}},
 			{name + " p50", "- median of the answers", "ms", noSlower},
 			{name + " p99", "- 99 of 100 answers", "ms", noSlower},
 		}}
@@ -120,11 +118,11 @@ func noopMode(name string, sessions int, about string, most float64) mode {
 func bulkMode(name string, sessions int, about string, most float64, move mover) mode {
 	return mode{name: name, service: "imaps", moves: true,
 		run:  func(t *trial) error { return t.bulk(sessions, move) },
-		rows: []row{{name, about, "ms/GB", goals(goal{"haproxy", most})}}}
+		rows: []row{{name, about, "ms/GB", []goal{{"haproxy", most}}}}}
 }
 
 func idleMode(name string, sessions int) mode {
-	most := goals(goal{"haproxy", 0.35}, goal{"", 6})
+	most := []goal{{"haproxy", 0.35}, {"", 6}}
 	return mode{name: name, service: "imaps",
 		run: func(t *trial) error { return t.idle(sessions) },
 		rows: []row{

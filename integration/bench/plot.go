@@ -76,41 +76,47 @@ func (r *report) lines(p panel) [][]float64 {
 	return lines
 }
 
-// drawPanel draws axes and lines. Both axes begin at zero: what is level is to look level.
+// drawPanel draws axes and lines. Sizes, which double, are equally far apart; what is measured begins at zero, so that what is
+// level looks level.
 func drawPanel(b *strings.Builder, title string, lines [][]float64) {
-	high := 0.0
-	for _, line := range lines {
-		for _, v := range line {
-			if v > high {
-				high = v
-			}
-		}
-	}
-	step := roundStep(high / 4)
-	most := float64(growthSizes[len(growthSizes)-1])
-	x := func(size float64) float64 { return left + size/most*(panelWidth-left-right) }
+	step, high := scale(lines)
+	x := func(i int) float64 { return left + (float64(i)+0.5)/float64(len(growthSizes))*(panelWidth-left-right) }
 	y := func(v float64) float64 {
-		return panelHeight - bottom - v/(step*math.Ceil(high/step))*(panelHeight-top-bottom)
+		return panelHeight - bottom - v/high*(panelHeight-top-bottom)
 	}
 	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\" font-weight=\"bold\">%s</text>\n", left, top-18, title)
-	for v := 0.0; v <= step*math.Ceil(high/step); v += step {
+	for v := 0.0; v <= high; v += step {
 		fmt.Fprintf(b, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"#777\" stroke-opacity=\".3\"/>\n",
 			left, y(v), panelWidth-right, y(v))
 		fmt.Fprintf(b, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n", left-6, y(v)+4, v)
 	}
-	for _, size := range growthSizes {
-		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" font-size=\"10\">%d</text>\n",
-			x(float64(size)), panelHeight-bottom+16, size)
+	for i, size := range growthSizes {
+		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%d</text>\n",
+			x(i), panelHeight-bottom+16, size)
 	}
 	for i, line := range lines {
 		var points []string
 		for k, v := range line {
 			if !math.IsNaN(v) {
-				points = append(points, fmt.Sprintf("%.1f,%.1f", x(float64(growthSizes[k])), y(v)))
+				points = append(points, fmt.Sprintf("%.1f,%.1f", x(k), y(v)))
 			}
 		}
 		fmt.Fprintf(b, "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\"/>\n", strings.Join(points, " "), colour(i))
 	}
+}
+
+// scale is an axis with room for all lines: the distance of its marks, and its end.
+func scale(lines [][]float64) (step, end float64) {
+	var high float64
+	for _, line := range lines {
+		for _, v := range line {
+			if v > high { // NaN is not
+				high = v
+			}
+		}
+	}
+	step = roundStep(high / 4)
+	return step, step * math.Ceil(high/step)
 }
 
 // roundStep is the next larger of 1, 2 and 5 times a power of ten.

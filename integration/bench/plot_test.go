@@ -24,8 +24,8 @@ func TestPlot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// From 8 to 40, of 40, on a height of 220 above 260; from 500 to 8000, of 8000, on a width of 330 right of 50.
-	const line = `<polyline points="70.6,216.0 91.2,172.0 132.5,128.0 215.0,84.0 380.0,40.0"`
+	// From 8 to 40, of 40, on a height of 220 above 260; five sizes on a width of 330 right of 50.
+	const line = `<polyline points="83.0,216.0 149.0,172.0 215.0,128.0 281.0,84.0 347.0,40.0"`
 	if strings.Count(plot, line) != 2 || strings.Count(plot, `<polyline points=""`) != 2 || !strings.Contains(plot, ">40</text>") {
 		t.Error(plot)
 	}

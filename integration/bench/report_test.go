@@ -11,10 +11,10 @@ func TestMarkdown(t *testing.T) {
 	r := &report{Date: "2026-01-02", Machine: "a machine", Programs: []string{"HAProxy 1"}, Rounds: 3, Others: 0.02, peers: 2,
 		Contenders: []string{"haproxy", "nginx", "old", "new"},
 		Rows: []*result{
-			{Key: "a", About: "met", Unit: "µs", Goals: goals(goal{"haproxy", 0.75}),
+			{Key: "a", About: "met", Unit: "µs", Goals: []goal{{"haproxy", 0.75}},
 				Values: map[string][]float64{"haproxy": {100, 200, 400}, "nginx": {110, 220, 440}, "old": {60, 150, 160}, "new": {1, 2, 3}},
 				Busy:   map[string][]float64{"haproxy": {0.5, 0.99, 0.98}, "old": {0.7, 0.8, 0.9}}},
-			{Key: "b", About: "missed", Unit: "KiB", Goals: goals(goal{"haproxy", 0.35}, goal{"", 6}, goal{"dovecot", 0.40}),
+			{Key: "b", About: "missed", Unit: "KiB", Goals: []goal{{"haproxy", 0.35}, {"", 6}, {"dovecot", 0.40}},
 				Values: map[string][]float64{"haproxy": {10}, "nginx": {5}, "old": {7}}},
 			{Key: "c", About: "nobody", Unit: "ms", Values: map[string][]float64{}},
 		}}

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 )
 
 // password is that of all users. The store refuses all others, as jackdaw has to see before it trusts it.
 const password = "secret"
+
+// protocols are those of the store, and that of the server which nginx asks.
+var protocols = []string{"imap", "pop3", "submission", "sieve", "auth"}
 
 // talks are the protocols of the store, each until its visitor leaves.
 var talks = map[string]func(*visitor) error{
@@ -319,9 +321,4 @@ func (v *visitor) sieve() error {
 			v.say("NO unknown")
 		}
 	}
-}
-
-// protocols are those of the store, and "auth".
-func protocols() []string {
-	return slices.Sorted(slices.Values([]string{"imap", "pop3", "submission", "sieve", "auth"}))
 }

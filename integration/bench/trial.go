@@ -72,7 +72,7 @@ func (b *bench) try(c *contender, m *mode) (*trial, error) {
 
 func (t *trial) startStore() (*measure.Server, error) {
 	var err error
-	if t.stores, err = measure.FreeAddresses(protocols()...); err != nil {
+	if t.stores, err = measure.FreeAddresses(protocols...); err != nil {
 		return nil, err
 	}
 	var args []string
