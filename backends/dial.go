@@ -48,8 +48,8 @@ func (s *Service) open(ctx context.Context, o Opening) (*wire.Conn, Capabilities
 		return nil, Capabilities{}, path{}, err
 	}
 	var errs []error
-	for paths := s.inOrder(s.resolve(ctx, false)); len(paths) > 0; {
-		raw, p, left, failures := s.race(ctx, paths)
+	for paths := s.inOrder(s.resolve(ctx, false)); len(paths) > 0 && ctx.Err() == nil; {
+		raw, p, left, failures := s.race(ctx, paths, stagger)
 		paths, errs = left, append(errs, failures...)
 		if raw == nil {
 			break
@@ -62,7 +62,7 @@ func (s *Service) open(ctx context.Context, o Opening) (*wire.Conn, Capabilities
 		raw.Close()
 		errs = append(errs, fmt.Errorf("connecting to %s: %w", p, err))
 	}
-	return nil, Capabilities{}, path{}, cmp.Or(errors.Join(errs...), errNowhere)
+	return nil, Capabilities{}, path{}, cmp.Or(errors.Join(errs...), because(ctx, nil), errNowhere)
 }
 
 var errNowhere = errors.New("no address leads to the store")
@@ -74,9 +74,16 @@ type dialed struct {
 	err  error
 }
 
-// race dials paths in their order, the next one when one has failed or keeps us waiting (RFC 8305 section 5). It returns the
-// first connection, if there is one, and the paths that can still be tried if that is of no use.
-func (s *Service) race(ctx context.Context, paths []path) (conn net.Conn, won path, left []path, errs []error) {
+// race dials paths in their order, the next one when one has failed or keeps us waiting for so long (RFC 8305 section 5). It returns
+// the first connection, if there is one, and the paths that can still be tried if that is of no use.
+func (s *Service) race(ctx context.Context, paths []path, patience time.Duration) (conn net.Conn, won path, left []path, errs []error) {
+	if len(paths) == 1 { // which is common, and costs nothing then
+		conn, err := s.dial(ctx, paths[0])
+		if err != nil {
+			return nil, path{}, nil, []error{s.missed(ctx, paths[0], err)}
+		}
+		return conn, paths[0], nil, nil
+	}
 	racing, stop := context.WithCancel(ctx)
 	defer stop()
 	results := make(chan dialed, len(paths))
@@ -91,7 +98,7 @@ func (s *Service) race(ctx context.Context, paths []path) (conn net.Conn, won pa
 			}()
 		}
 	}
-	late := time.NewTicker(stagger)
+	late := time.NewTicker(patience)
 	defer late.Stop()
 	for next(); ended < begun; {
 		select {
@@ -106,15 +113,20 @@ func (s *Service) race(ctx context.Context, paths []path) (conn net.Conn, won pa
 			case d.err == nil:
 				d.conn.Close()
 			case conn == nil:
-				err := because(ctx, d.err)
-				s.note(ctx, d.path, err, 0)
-				errs, done = append(errs, fmt.Errorf("connecting to %s: %w", d.path, err)), append(done, d.path)
+				errs, done = append(errs, s.missed(ctx, d.path, d.err)), append(done, d.path)
 				next()
 			}
 		}
 	}
 	left = slices.DeleteFunc(slices.Clone(paths), func(p path) bool { return slices.Contains(done, p) })
 	return conn, won, left, errs
+}
+
+// missed notes that a path could not be dialed.
+func (s *Service) missed(ctx context.Context, p path, err error) error {
+	err = because(ctx, err)
+	s.note(ctx, p, err, 0)
+	return fmt.Errorf("connecting to %s: %w", p, err)
 }
 
 // dial connects, from the next of the source addresses where there are some. One whose ports are all in use, or that this

@@ -193,9 +193,7 @@ func (s *Service) check(p path, result chan<- error) {
 	began := time.Now()
 	raw, err := s.dial(ctx, p)
 	if err != nil {
-		err = because(ctx, err)
-		s.note(ctx, p, err, 0)
-		result <- fmt.Errorf("connecting to %s: %w", p, err)
+		result <- s.missed(ctx, p, err)
 		return
 	}
 	defer raw.Close()

@@ -42,6 +42,7 @@ func TestDeadAddressIsLeftOut(t *testing.T) {
 	s, logs := begin(t, probed(first.address, second.address))
 	becomes(t, s, first, "up")
 	becomes(t, s, second, "up")
+	eventually(t, "the self-test is over", s.trusted)
 	leads := func(want configs.Address) {
 		t.Helper()
 		if got, err := open(t, s); err != nil || got != want {

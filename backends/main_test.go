@@ -12,7 +12,7 @@ import (
 func TestMain(m *testing.M) {
 	retryFirst, retryMost = 2*time.Millisecond, 20*time.Millisecond
 	openLimit, loginLimit, inspectLimit, leaveLimit = 2*time.Second, 3*time.Second, 3*time.Second, 400*time.Millisecond
-	dialLimit, tlsLimit, stagger = time.Second, 2*time.Second, 20*time.Millisecond
+	dialLimit, tlsLimit, stagger = time.Second, 2*time.Second, patience
 	lookup = lookupTest
 	goleak.VerifyTestMain(m, goleak.Cleanup(os.Exit))
 }

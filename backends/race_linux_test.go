@@ -50,15 +50,18 @@ func TestDeafAddressIsOvertaken(t *testing.T) {
 	host(t, "deaf.example", "127.0.0.5", "127.0.0.6", "127.0.0.7")
 	for _, access := range []configs.Access{way(tcp("deaf.example", port)), way(one, unheard(t, [4]byte{127, 0, 0, 5}), store.address)} {
 		s := unstarted(t, access)
-		for range 2 {
-			if _, err := open(t, s); err != nil {
-				t.Error(err)
+		conn, won, left, errs := s.race(t.Context(), s.resolve(t.Context(), false), 10*time.Millisecond)
+		if conn == nil || won.end != store.address {
+			t.Fatalf("%s has won, with %v", won, errs)
+		}
+		conn.Close()
+		for _, err := range errs {
+			if !errors.Is(err, syscall.ECONNREFUSED) { // as nobody listens at 127.0.0.6
+				t.Errorf("somebody has waited: %v", err)
 			}
 		}
-		for p, c := range s.paths {
-			if c.down && !errors.Is(c.err, syscall.ECONNREFUSED) {
-				t.Errorf("somebody has waited for %s: %v", p, c.err)
-			}
+		if len(left) == 0 || left[0].end != one {
+			t.Errorf("left to be tried are %v", left)
 		}
 	}
 	eventually(t, "nothing is left open", store.left)
