@@ -117,7 +117,21 @@ func (t *trial) start() error {
 
 func (t *trial) file(name string) string { return filepath.Join(t.dir, name) }
 
-// write puts a file into the contender's directory, and returns its path.
-func (t *trial) write(name, content string) (string, error) {
-	return t.file(name), os.WriteFile(t.file(name), []byte(content), 0o600)
+// write puts a file into the contender's directory.
+func (t *trial) write(name, content string) error {
+	return os.WriteFile(t.file(name), []byte(content), 0o600)
+}
+
+// fill puts values into a configuration: $dir, the contender's addresses by services, the store's as $store_PROTOCOL, and more.
+func (t *trial) fill(text string, more map[string]string) string {
+	return os.Expand(text, func(name string) string {
+		protocol, ok := strings.CutPrefix(name, "store_")
+		switch {
+		case name == "dir":
+			return t.dir
+		case ok:
+			return t.stores[protocol]
+		}
+		return cmp.Or(t.addresses[name], more[name])
+	})
 }

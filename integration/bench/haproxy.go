@@ -1,19 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"os/exec"
 	"strings"
 )
 
-// haproxyConfig ends TLS and knows nothing of mail: everything behind it is the store's own. One thread has one processor; the
+// haproxyText ends TLS and knows nothing of mail: everything behind it is the store's own. One thread has one processor; the
 // ciphers and the group are those that all are measured with.
-func haproxyConfig(t *trial) ([]string, error) {
-	pem, err := t.write("haproxy.pem", string(t.leaf.ChainPEM)+string(t.leaf.KeyPEM))
-	if err != nil {
-		return nil, err
-	}
-	file, err := t.write("haproxy.cfg", fmt.Sprintf(`global
+const haproxyText = `global
 	nbthread 1
 	maxconn 9000
 	ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
@@ -28,14 +22,19 @@ defaults
 	timeout server 35m
 
 listen imaps
-	bind %s ssl crt %[2]s
-	server store %[3]s
+	bind $imaps ssl crt $dir/mail.pem
+	server store $store_imap
 
 listen pop3s
-	bind %[4]s ssl crt %[2]s
-	server store %[5]s
-`, t.addresses["imaps"], pem, t.stores["imap"], t.addresses["pop3s"], t.stores["pop3"]))
-	return []string{"-db", "-f", file}, err
+	bind $pop3s ssl crt $dir/mail.pem
+	server store $store_pop3
+`
+
+func haproxyConfig(t *trial) ([]string, error) {
+	if err := t.write("mail.pem", string(t.leaf.ChainPEM)+string(t.leaf.KeyPEM)); err != nil {
+		return nil, err
+	}
+	return []string{"-db", "-f", t.file("haproxy.cfg")}, t.write("haproxy.cfg", t.fill(haproxyText, nil))
 }
 
 func haproxyVersion(program string) string {

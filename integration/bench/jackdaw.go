@@ -1,42 +1,39 @@
 package main
 
 import (
-	"fmt"
+	"cmp"
 	"os"
 )
 
-// jackdawConfig offers all services. Nobody else writes a log, either.
-func jackdawConfig(t *trial) ([]string, error) {
-	certificates := t.file("certificates")
-	if err := os.MkdirAll(certificates, 0o700); err != nil {
-		return nil, err
-	}
-	if err := t.leaf.Write(certificates, "mail"); err != nil {
-		return nil, err
-	}
-	file, err := t.write("jackdaw.toml", fmt.Sprintf(`[listen]
-imaps      = %q
-imap       = %q
-pop3s      = %q
-submission = %q
-sieve      = %q
+// jackdawText offers all services. Nobody else writes a log, either.
+const jackdawText = `[listen]
+imaps      = "$imaps"
+imap       = "$imap"
+pop3s      = "$pop3s"
+submission = "$submission"
+sieve      = "$sieve"
 
 [tls]
-certificates = [%q]
+certificates = ["$dir/certificates"]
 
 [[backend]]
 name       = "store"
-imap       = %q
-pop3       = %q
-submission = %q
-sieve      = %q
+imap       = "$store_imap"
+pop3       = "$store_pop3"
+submission = "$store_submission"
+sieve      = "$store_sieve"
 
 [log]
 level = "error"
 
 [admin]
-socket = %q
-`, t.addresses["imaps"], t.addresses["imap"], t.addresses["pop3s"], t.addresses["submission"], t.addresses["sieve"],
-		certificates, t.stores["imap"], t.stores["pop3"], t.stores["submission"], t.stores["sieve"], t.file("jackdaw.sock")))
-	return []string{"serve", "-c", file}, err
+socket = "$dir/admin.sock"
+`
+
+func jackdawConfig(t *trial) ([]string, error) {
+	certificates := t.file("certificates")
+	if err := cmp.Or(os.Mkdir(certificates, 0o700), t.leaf.Write(certificates, "mail")); err != nil {
+		return nil, err
+	}
+	return []string{"serve", "-c", t.file("jackdaw.toml")}, t.write("jackdaw.toml", t.fill(jackdawText, nil))
 }

@@ -113,8 +113,7 @@ func (b *bench) parse() error {
 	return err
 }
 
-// measure runs every mode for every contender in every round. In each round another contender is the first. One that fails has
-// no more rounds in that mode.
+// measure runs every mode, and counts what others do meanwhile.
 func (b *bench) measure() (*report, error) {
 	others, err := measure.OtherWork()
 	if err != nil {
@@ -122,31 +121,33 @@ func (b *bench) measure() (*report, error) {
 	}
 	report := b.newReport()
 	for i := range b.modes {
-		m := &b.modes[i]
-		able := slices.DeleteFunc(slices.Clone(b.contenders), func(c contender) bool { return !slices.Contains(c.services, m.service) })
-		failed := make(map[string]bool)
-		for turn := range b.rounds * len(able) {
-			round := turn / len(able)
-			c := &able[(turn+round)%len(able)]
-			if failed[c.name] {
-				continue
-			}
-			t, err := b.try(c, m)
-			if b.ctx.Err() != nil {
-				return nil, context.Cause(b.ctx)
-			}
-			if err != nil {
-				err = fmt.Errorf("%s, %s: %w", m.name, c.name, err)
-				failed[c.name], b.failed = true, append(b.failed, err)
-				progress("%v", err)
-				continue
-			}
-			report.add(c.name, t)
-			progress("%s, round %d, %s: %s", m.name, round+1, c.name, t.summary())
-		}
+		b.measureMode(&b.modes[i], report)
 	}
 	report.Others, err = others()
 	return report, err
+}
+
+// measureMode runs one mode for every contender in every round. In each round another contender is the first. One that fails has
+// no more rounds. After the end of ctx nothing is done any more, so that there is a table of what was measured by then.
+func (b *bench) measureMode(m *mode, report *report) {
+	able := slices.DeleteFunc(slices.Clone(b.contenders), func(c contender) bool { return !slices.Contains(c.services, m.service) })
+	failed := make(map[string]bool)
+	for turn := range b.rounds * len(able) {
+		round := turn / len(able)
+		c := &able[(turn+round)%len(able)]
+		if failed[c.name] || b.ctx.Err() != nil {
+			continue
+		}
+		t, err := b.try(c, m)
+		if err != nil {
+			err = fmt.Errorf("%s, %s: %w", m.name, c.name, err)
+			failed[c.name], b.failed = true, append(b.failed, err)
+			progress("%v", err)
+			continue
+		}
+		report.add(c.name, t)
+		progress("%s, round %d, %s: %s", m.name, round+1, c.name, t.summary())
+	}
 }
 
 // progress tells who waits what goes on.

@@ -1,27 +1,14 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
-// nginxConfig runs one worker on its one processor, and asks our auth server, as nginx has to ask some server. Its buffers are
-// of one page by default, which is little for bulk: there it gets larger ones, which every session would pay for.
-func nginxConfig(t *trial) ([]string, error) {
-	if _, err := t.write("cert.pem", string(t.leaf.ChainPEM)); err != nil {
-		return nil, err
-	}
-	if _, err := t.write("key.pem", string(t.leaf.KeyPEM)); err != nil {
-		return nil, err
-	}
-	buffer := "4k"
-	if t.moves {
-		buffer = "32k"
-	}
-	file, err := t.write("nginx.conf", fmt.Sprintf(`%s
+// nginxText runs one worker on its one processor, and asks our auth server, as nginx has to ask some server.
+const nginxText = `$module
 daemon off;
 pid pid;
 error_log stderr error;
@@ -29,12 +16,12 @@ worker_processes 1;
 worker_rlimit_nofile 20000;
 events { worker_connections 19000; multi_accept on; }
 mail {
-	auth_http %s/;
+	auth_http $store_auth/;
 	server_name mail.bench.example;
-	proxy_buffer %s;
+	proxy_buffer $buffer;
 	timeout 35m;
-	ssl_certificate cert.pem;
-	ssl_certificate_key key.pem;
+	ssl_certificate mail.crt;
+	ssl_certificate_key mail.key;
 	ssl_protocols TLSv1.2 TLSv1.3;
 	ssl_prefer_server_ciphers on;
 	ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256;
@@ -43,14 +30,24 @@ mail {
 	ssl_session_cache shared:tls:10m;
 	imap_capabilities IMAP4rev1 LITERAL+ ID IDLE;
 	xclient off;
-	server { listen %s ssl; protocol imap; }
-	server { listen %s; protocol imap; starttls only; }
-	server { listen %s ssl; protocol pop3; }
-	server { listen %s; protocol smtp; starttls only; smtp_auth plain; proxy_smtp_auth on; }
+	server { listen $imaps ssl; protocol imap; }
+	server { listen $imap; protocol imap; starttls only; }
+	server { listen $pop3s ssl; protocol pop3; }
+	server { listen $submission; protocol smtp; starttls only; smtp_auth plain; proxy_smtp_auth on; }
 }
-`, nginxModule(t.contender.program), t.stores["auth"], buffer,
-		t.addresses["imaps"], t.addresses["imap"], t.addresses["pop3s"], t.addresses["submission"]))
-	return []string{"-p", t.dir, "-e", "stderr", "-c", file}, err
+`
+
+// nginxConfig gives nginx larger buffers where much is moved: each session would pay for them. By default they are of one page.
+func nginxConfig(t *trial) ([]string, error) {
+	buffer := "4k"
+	if t.moves {
+		buffer = "32k"
+	}
+	if err := t.leaf.Write(t.dir, "mail"); err != nil {
+		return nil, err
+	}
+	text := t.fill(nginxText, map[string]string{"module": nginxModule(t.contender.program), "buffer": buffer})
+	return []string{"-p", t.dir, "-e", "stderr", "-c", t.file("nginx.conf")}, t.write("nginx.conf", text)
 }
 
 // nginxModule loads the mail module, where it is one of its own: Debian has it beside the program.
