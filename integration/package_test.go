@@ -23,8 +23,8 @@ type installation struct {
 	said string // by the last dpkg
 }
 
-// newInstallation makes a root with an empty database of packages, in which systemd seems to run. It says of every service what the
-// test says by activate, and starts nothing.
+// newInstallation makes a root with an empty database of packages, in which systemd seems to run. It starts nothing, and says
+// that the service is active after activate.
 func newInstallation(t *testing.T) *installation {
 	t.Helper()
 	i := &installation{t: t, root: serverDir(t)}
@@ -131,8 +131,8 @@ func needPackages(t *testing.T, versions ...string) (files []string) {
 	return files
 }
 
-// TestPackage: an operator installs the package, puts a certificate and a store into it, and serves; upgrades it without anybody
-// noticing, and takes it away again.
+// TestPackage: an operator installs the package, puts a certificate and a store into it, and serves; upgrades it without
+// anybody noticing, and takes it away again.
 func TestPackage(t *testing.T) {
 	t.Parallel()
 	s := startDovecot(t, "store", passwords, "anna@a.example")
@@ -153,7 +153,8 @@ func TestPackage(t *testing.T) {
 	installAs(t, ca, certs, "mail.a.example", host)
 	i.edit(`":993"`, fmt.Sprintf("%q", net.JoinHostPort(host, portIMAPS)), `"127.0.0.1:143"`, fmt.Sprintf("%q", s.imap()),
 		"/etc/jackdaw/certs", certs, "[tls]", "[admin]\nsocket = \""+i.at("run/jackdaw/admin.sock")+"\"\n\n[tls]")
-	if out, err := exec.Command(i.at("usr/bin/jackdaw"), "check", "-c", i.at("etc/jackdaw/jackdaw.toml")).CombinedOutput(); err != nil {
+	check := exec.Command(i.at("usr/bin/jackdaw"), "check", "-c", i.at("etc/jackdaw/jackdaw.toml"))
+	if out, err := check.CombinedOutput(); err != nil {
 		t.Fatalf("check: %v\n%s", err, out)
 	}
 
@@ -180,8 +181,10 @@ func TestPackage(t *testing.T) {
 	}
 	i.left(map[string]bool{"usr/bin/jackdaw": false, "etc/jackdaw/jackdaw.toml": true})
 	i.dpkg("-P", "jackdaw")
-	i.left(map[string]bool{"etc/jackdaw/jackdaw.toml": false, "etc/jackdaw/certs/mail.a.example.key": true, "var/lib/jackdaw": false,
-		"etc/systemd/system/multi-user.target.wants/jackdaw.service": false, "etc/letsencrypt": false})
+	i.left(map[string]bool{
+		"etc/jackdaw/jackdaw.toml": false, "etc/jackdaw/certs/mail.a.example.key": true, "var/lib/jackdaw": false,
+		"etc/systemd/system/multi-user.target.wants/jackdaw.service": false, "etc/letsencrypt": false,
+	})
 }
 
 // installAs puts a certificate where the package expects it, as root alone may read it, and then says who else may.
@@ -231,7 +234,8 @@ func TestUnit(t *testing.T) {
 		t.Errorf("%s: %v\n%s", cmd, err, out)
 	}
 	// Everything else that a system has is missing here.
-	out, _ := exec.Command("systemd-analyze", "verify", "--man=no", "--root="+root, "jackdaw.service", "jackdaw.socket").CombinedOutput()
+	cmd = exec.Command("systemd-analyze", "verify", "--man=no", "--root="+root, "jackdaw.service", "jackdaw.socket")
+	out, _ := cmd.CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if strings.Contains(line, "nknown") || strings.Contains(line, "nvalid") || strings.Contains(line, "arse") {
 			t.Errorf("systemd does not understand the units: %s", line)
@@ -239,8 +243,8 @@ func TestUnit(t *testing.T) {
 	}
 }
 
-// TestCertbot: what certbot keeps for root alone, the daemon's user may read after what check advises; another directory's keys
-// and what belongs to others stay as they are.
+// TestCertbot: what certbot keeps for root alone, the daemon's user may read after what check advises, and what is issued later
+// after certbot's call of the hook.
 func TestCertbot(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
@@ -315,8 +319,8 @@ func lineage(t *testing.T, ca *devca.CA, dir, name string) {
 	must(t, os.Chmod(filepath.Join(archive, "privkey1.pem"), 0o600))
 }
 
-// TestFail2ban: the filter finds who was refused in what jackdaw logs, in both formats, as a file and behind what a system's log puts
-// in front, and nobody whom a client only speaks of.
+// TestFail2ban: the filter finds who was refused in what jackdaw logs, in both formats, as a file and behind what a system's log
+// puts in front, and nobody whom a client only speaks of.
 func TestFail2ban(t *testing.T) {
 	regex := needFail2ban(t)
 	s := startDovecot(t, "store", passwords, "anna@a.example")
@@ -335,7 +339,8 @@ imap = "%s:1"
 format = %q
 `, newHost(), format))
 			guesser := newHost()
-			for _, user := range []string{`anna@a.example`, `"192.0.2.1"`, `"x\",\"client\":\"192.0.2.1\",\"y\":\""`, "bert@b.example"} {
+			liar := `"x\",\"client\":\"192.0.2.1\",\"y\":\""`
+			for _, user := range []string{"anna@a.example", `"192.0.2.1"`, liar, "bert@b.example"} {
 				d := dialFrom(t, guesser, "tcp", jd.at(portIMAPS))
 				d.handshake(jd.tls("mail.a.example"))
 				d.expect("* OK ")
@@ -364,13 +369,14 @@ format = %q
 func needFail2ban(t *testing.T) func(t *testing.T, log string) []string {
 	t.Helper()
 	root := filepath.Join(needServers(t), "fail2ban")
+	program, modules := filepath.Join(root, "usr/bin/fail2ban-regex"), filepath.Join(root, "usr/lib/python3/dist-packages")
 	filter, err := filepath.Abs("../packaging/fail2ban/filter.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return func(t *testing.T, log string) []string {
-		cmd := exec.Command(filepath.Join(root, "usr/bin/fail2ban-regex"), "-c", filepath.Join(root, "etc/fail2ban"), "-o", "ip", log, filter)
-		cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(root, "usr/lib/python3/dist-packages"), "PYTHONDONTWRITEBYTECODE=1")
+		cmd := exec.Command(program, "-c", filepath.Join(root, "etc/fail2ban"), "-o", "ip", log, filter)
+		cmd.Env = append(os.Environ(), "PYTHONPATH="+modules, "PYTHONDONTWRITEBYTECODE=1")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", cmd, err, out)

@@ -92,28 +92,37 @@ func (r *reader) unreadable(file string, config *configs.Config, certificates []
 	if err != nil {
 		return nil, err
 	}
-	var commands []string
-	byCommand := make(map[string][]string)
+	var advice []string
+	about := make(map[string][]string)
 	for _, path := range slices.Sorted(maps.Keys(blocked)) {
-		command := r.mend(path, blocked[path], w.within(path))
+		mend := r.mend(path, blocked[path], w.within(path))
 		if path == w.private {
-			command = fmt.Sprintf("run chown %s %s", r.name, quote(path))
+			mend = "run chown " + r.name + " {}"
 		}
-		if byCommand[command] == nil {
-			commands = append(commands, command)
+		if about[mend] == nil {
+			advice = append(advice, mend)
 		}
-		byCommand[command] = append(byCommand[command], path)
+		about[mend] = append(about[mend], path)
 	}
 	var problems []tlsstore.Problem
-	for _, command := range commands {
-		paths := byCommand[command]
+	for _, mend := range advice {
+		paths := about[mend]
 		text := fmt.Sprintf("user %s has no access", r.name)
 		if len(paths) > 1 {
 			text = fmt.Sprintf("user %s has no access to it, nor to %d more", r.name, len(paths)-1)
 		}
-		problems = append(problems, tlsstore.Problem{File: paths[0], Text: text + "; " + command})
+		problems = append(problems, tlsstore.Problem{File: paths[0], Text: text + "; " + advise(mend, paths)})
 	}
 	return problems, nil
+}
+
+// advise fills paths into what mend has said of all of them.
+func advise(mend string, paths []string) string {
+	var quoted []string
+	for _, path := range paths {
+		quoted = append(quoted, quote(path))
+	}
+	return strings.ReplaceAll(mend, "{}", strings.Join(quoted, " "))
 }
 
 // hiddenFrom lists what a user may not read that the daemon runs as, if it is known who that is.
@@ -130,7 +139,7 @@ func hiddenFrom(name, file string, config *configs.Config, store *tlsstore.Store
 }
 
 // mend says what gives the user rights on a path. Whatever belongs to a group other than root's has been given to it by somebody,
-// who is not to be overruled: the user joins the group. Many paths within a directory of ours are given by one command.
+// who is not to be overruled: the user joins the group. "{}" stands for the path, and for all others of which the same is said.
 func (r *reader) mend(path string, want right, within string) string {
 	if home := homeOf(path); home != "" {
 		return "services see nothing of " + home + ": have certificates installed in /etc/jackdaw/certs"
@@ -146,14 +155,14 @@ func (r *reader) mend(path string, want right, within string) string {
 	}
 	gid, missing := info.Sys().(*syscall.Stat_t).Gid, want&^right(info.Mode().Perm()>>3)
 	join := fmt.Sprintf("usermod -aG %s %s && systemctl try-restart %s", groupName(gid), r.name, serviceUser)
-	widen := fmt.Sprintf("chmod g+%s %s", letters(want), quote(path))
+	widen := "chmod g+" + letters(want) + " {}"
 	switch {
 	case info.Mode()&fs.ModeSocket != 0 && (gid == 0 || missing != 0):
 		return fmt.Sprintf("have the server that listens there give it to group %s", r.group)
 	case gid == 0 && within != "":
 		return fmt.Sprintf("run chgrp -R %s %s && chmod -R g+rX %[2]s", r.group, quote(within))
 	case gid == 0:
-		return fmt.Sprintf("run chgrp %s %s && %s", r.group, quote(path), widen)
+		return fmt.Sprintf("run chgrp %s {} && %s", r.group, widen)
 	case gid == uint32(r.gid) || slices.Contains(r.groups, gid):
 		return "run " + widen
 	case missing == 0:
@@ -201,7 +210,7 @@ func quote(path string) string {
 type wanted struct {
 	rights  map[string]right
 	private string   // must be nobody's but the user's
-	roots   []string // directories of certificates, and those to which symlinks lead from there
+	roots   []string // directories of certificates
 }
 
 // configuration wants the file, and all files that are read and sockets that are connected with at its word.
@@ -237,7 +246,7 @@ func (w *wanted) configuration(file string, config *configs.Config) {
 	w.private, _ = filepath.EvalSymlinks(absolute(config.TLS.TicketKeys))
 }
 
-// certificates wants what is named, and all that was found there; whatever holds a file is listed and watched.
+// certificates wants what is named, and all that was found there. A directory is listed and watched; so is what symlinks lead to.
 func (w *wanted) certificates(named []string, found []tlsstore.Certificate) {
 	for _, path := range named {
 		info, err := os.Stat(path)
@@ -254,10 +263,12 @@ func (w *wanted) certificates(named []string, found []tlsstore.Certificate) {
 		}
 		for _, path := range append([]string{c.ChainFile, c.KeyFile}, c.Copies...) {
 			w.want(path, mayRead)
+			if w.within(absolute(path)) == "" {
+				continue // named by itself
+			}
 			w.want(filepath.Dir(path), mayRead|mayEnter)
-			if target, err := filepath.EvalSymlinks(path); err == nil && w.within(target) == "" {
+			if target, err := filepath.EvalSymlinks(path); err == nil {
 				w.want(filepath.Dir(target), mayRead|mayEnter)
-				w.roots = append(w.roots, filepath.Dir(target))
 			}
 		}
 	}
