@@ -5,6 +5,7 @@ package thrift
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -14,10 +15,11 @@ import (
 const (
 	// headroom is how much may become garbage before it is collected, in bytes, however little lives: logins make some 50 KB each,
 	// and a collector that runs for a few of them takes a tenth of the processor.
-	headroom = 32 << 20
+	headroom = 8 << 20
 	usual    = 100 // percent of what lives may become garbage
 	tight    = 50
 	most     = 1000
+	rough    = 50
 )
 
 // When memory is given back to the system: nothing much goes on, and enough has gone on since the last time.
@@ -29,10 +31,11 @@ const (
 )
 
 // now is how the collector is set.
-var now struct {
-	mu    sync.Mutex
-	tight int // for how many
-}
+var now = struct {
+	mu      sync.Mutex
+	tight   int // for how many
+	percent int
+}{percent: usual}
 
 // Tight has garbage collected more often until the end is called: where there is much of it, and little time matters.
 func Tight() (end func()) {
@@ -58,12 +61,29 @@ func set() {
 	if now.tight == 0 {
 		percent = percentFor(live())
 	}
-	debug.SetGCPercent(percent)
+	if percent != now.percent {
+		now.percent = percent
+		debug.SetGCPercent(percent)
+	}
 }
 
-// percentFor leaves headroom.
+// percentFor leaves headroom. It is rough, because whoever sets the collector stops the world; and where nothing is known of what
+// lives, nothing has been collected yet.
 func percentFor(live uint64) int {
-	return int(min(max(usual, headroom*100/max(live, 1)), most))
+	if live == 0 {
+		return usual
+	}
+	return int(max(usual, min(headroom*100/live, most)/rough*rough))
+}
+
+// afterEach calls set after each collection, until ctx ends.
+func afterEach(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	set()
+	canary := new(struct{ _ *int })
+	runtime.AddCleanup(canary, afterEach, ctx)
 }
 
 // live is how many bytes have survived the last collection.
@@ -81,6 +101,7 @@ func read(name string) uint64 {
 
 // Keep gives memory back to the system when a storm has passed, until ctx ends. events counts what makes garbage.
 func Keep(ctx context.Context, events func() int64) {
+	afterEach(ctx)
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	var before, freed int64 // events by the last look, and when memory was given back last
@@ -97,7 +118,6 @@ func Keep(ctx context.Context, events func() int64) {
 			freed, at = count, time.Now()
 		}
 		before = count
-		set()
 	}
 }
 

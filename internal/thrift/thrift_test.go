@@ -12,7 +12,7 @@ import (
 )
 
 func TestPercentFor(t *testing.T) {
-	for live, want := range map[uint64]int{0: 1000, 1 << 20: 1000, 8 << 20: 400, 32 << 20: 100, 4 << 30: 100, math.MaxInt64: 100} {
+	for live, want := range map[uint64]int{0: 100, 1 << 19: 1000, 2 << 20: 400, 3 << 20: 250, 8 << 20: 100, 4 << 30: 100, math.MaxInt64: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("for %d bytes %d, want %d", live, got, want)
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"jackdaw/internal/relay"
@@ -38,10 +39,13 @@ type Conn struct {
 	err   error // what the last Flush that failed met
 }
 
+// readers wait for the next dialogue: each login needs two, for some milliseconds.
+var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+
 // New begins a dialogue on a connection.
 func New(c net.Conn) *Conn {
-	w := &Conn{conn: c}
-	w.r = bufio.NewReader(source{w})
+	w := &Conn{conn: c, r: readers.Get().(*bufio.Reader)}
+	w.r.Reset(source{w})
 	return w
 }
 
@@ -173,11 +177,15 @@ func (c *Conn) TLS() *tls.ConnectionState {
 }
 
 // Detach ends the dialogue: it returns the connection, under TLS where TLS was begun, and a copy of the bytes that were
-// read but not consumed. What was to be sent is flushed first.
+// read but not consumed. What was to be sent is flushed first. Nothing can be read through c any more.
 func (c *Conn) Detach() (net.Conn, []byte, error) {
 	err := c.Flush()
-	rest, _ := c.r.Peek(c.r.Buffered())
-	return c.conn, append([]byte(nil), rest...), err
+	buffered, _ := c.r.Peek(c.r.Buffered())
+	rest := append([]byte(nil), buffered...)
+	c.r.Reset(nil)
+	readers.Put(c.r)
+	c.r = nil
+	return c.conn, rest, err
 }
 
 // Heard reports whether the peer has said anything at all in the dialogue. TLS handshakes do not count.
