@@ -77,7 +77,7 @@ func (s *Service) Begin(ctx context.Context, kept *Courier, peer Peer, from wire
 	}
 	c, err := s.Connect(ctx, peer)
 	if err != nil {
-		return nil, wire.Reply{}, err
+		return nil, wire.Reply{}, &Unreached{s, time.Now(), err}
 	}
 	reply, err := c.mail(ctx, from, params)
 	if err != nil {

@@ -144,17 +144,39 @@ func (r *Router) limits(backend string) limits {
 	return limits{}
 }
 
-// standing judges a member, which is dead as a whole when its IMAP, or first service, is.
+// standing judges a member, which is dead as a whole when its leading service is.
 func (r *Router) standing(member string) standing {
+	if s := r.leading(member); s == nil || s.dead() {
+		return dead
+	}
+	return r.doors.of(member).standing(r.limits(member).sessions)
+}
+
+// leading is the IMAP, or first, service of a member.
+func (r *Router) leading(member string) *Service {
 	for _, protocol := range configs.Protocols() {
 		if s := r.services[serviceKey{member, protocol}]; s != nil {
-			if s.dead() {
-				return dead
-			}
-			return r.doors.of(member).standing(r.limits(member).sessions)
+			return s
 		}
 	}
-	return dead
+	return nil
+}
+
+// Lost reports whether err means that a member of a pool is dead, so that its users may have another one. It is looked at once more,
+// as often as it takes to be sure.
+func (r *Router) Lost(ctx context.Context, err error) bool {
+	u, ok := errors.AsType[*Unreached](err)
+	if !ok || !u.service.member {
+		return false
+	}
+	member, moment := u.service.Backend, u.at
+	for range fall {
+		if s := r.leading(member); r.standing(member) == dead || s.inspectSince(ctx, moment) == nil {
+			break
+		}
+		moment = time.Now()
+	}
+	return r.standing(member) == dead
 }
 
 // take holds a seat, or returns what to wait for before another try.

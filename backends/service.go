@@ -202,13 +202,6 @@ func (u *Unreached) Error() string { return u.err.Error() }
 // Unwrap returns why.
 func (u *Unreached) Unwrap() error { return u.err }
 
-// Dead looks at the store once more, and reports whether it is a member of a pool that is known to be dead now: then its users
-// may have another one.
-func (u *Unreached) Dead(ctx context.Context) bool {
-	s := u.service
-	return s.member && (s.dead() || s.inspectSince(ctx, u.at) != nil && s.dead())
-}
-
 // Ask learns what the store says of itself before login, without logging in.
 func (s *Service) Ask(ctx context.Context) error {
 	conn, caps, _, err := s.open(ctx, Opening{})

@@ -109,3 +109,35 @@ func TestPoolWaits(t *testing.T) {
 		t.Error("came back to the other member")
 	}
 }
+
+// TestPoolDelivers: mail for the users of a member that has just died goes to the other one at once, for who brings it need not come
+// again.
+func TestPoolDelivers(t *testing.T) {
+	t.Parallel()
+	const user = "alice@a.example"
+	one := startDovecot(t, "store1", passwords, user).serving("imap", "lmtp")
+	two := startDovecot(t, "store2", passwords, user).serving("imap", "lmtp")
+	jd := startJackdaw(t, farm(`sticky = "1m"`, one, two))
+	jd.knows(one, two)
+	d := jd.login("mail.a.example", user)
+	first := d.memberOf(one, two)
+	second := map[*store]*store{one: two, two: one}[first]
+	d.conn.Close()
+	courier := jd.courier(t)
+	for _, s := range []*store{first, second} {
+		if s == second {
+			first.fail(t)
+		}
+		if got := courier.deliver("To "+s.name, "bob@b.example", user); len(got) != 1 || !strings.HasPrefix(got[0], "250") {
+			t.Fatalf("%s: %q", s.name, got)
+		}
+		jd.logged(t, `"msg":"delivery"`, fmt.Sprintf(`"backend":%q`, s.name), user)
+	}
+	if d = jd.login("mail.a.example", user); d.memberOf(one, two) != second {
+		t.Error("the user is elsewhere than the mail")
+	}
+	d.ask("SELECT INBOX")
+	if got := d.ask("FETCH 1:* BODY.PEEK[HEADER]"); !strings.Contains(got, "To "+second.name) || strings.Contains(got, "To "+first.name) {
+		t.Errorf("at %s: %q", second.name, got)
+	}
+}

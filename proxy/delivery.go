@@ -32,7 +32,7 @@ var errHolds = errors.New("store is too slow, and others wait for it")
 // nothing but its own recipients' mail.
 type delivery struct {
 	message    *message
-	service    *backends.Service
+	service    *backends.Service // where the recipients were to go
 	peer       backends.Peer
 	ctx        context.Context
 	cancel     context.CancelCauseFunc
@@ -43,6 +43,7 @@ type delivery struct {
 	recipients []*recipient
 
 	// What follows is the goroutine's, until it is done.
+	store    *backends.Service // where they go, when service is dead
 	courier  *backends.Courier
 	accepted []*recipient
 	refusal  wire.Reply // of the message as a whole; Code is 0 if there is none
@@ -52,7 +53,7 @@ type delivery struct {
 }
 
 func newDelivery(m *message, service *backends.Service) *delivery {
-	d := &delivery{message: m, service: service, peer: m.dialogue.peer, began: time.Now(),
+	d := &delivery{message: m, service: service, store: service, peer: m.dialogue.peer, began: time.Now(),
 		tasks: make(chan func(), maxQueue), done: make(chan struct{}), courier: m.dialogue.kept.take(service)}
 	d.ctx, d.cancel = context.WithCancelCause(m.ctx)
 	go d.run()
@@ -126,10 +127,14 @@ func (d *delivery) note(err error) {
 func (d *delivery) rcpt(r *recipient) {
 	defer close(r.heard.ready)
 	if !d.said && d.refusal.Code == 0 {
-		d.begin()
+		d.begin(r)
 	}
 	if d.refusal.Code != 0 {
 		r.heard.reply = d.refusal
+		return
+	}
+	if r.place.Service != d.store && !d.move(r, d.store) {
+		r.heard.reply = replyTo(errElsewhere, unreached)
 		return
 	}
 	reply, err := d.courier.Rcpt(d.ctx, r.address, r.params)
@@ -142,9 +147,27 @@ func (d *delivery) rcpt(r *recipient) {
 	}
 }
 
-// begin says MAIL.
-func (d *delivery) begin() {
-	courier, reply, err := d.service.Begin(d.ctx, d.courier, d.peer, d.message.from, d.message.params)
+// errElsewhere is for a recipient whose new store is another one than that of others who have lost theirs with him.
+var errElsewhere = errors.New("store is dead, and the message on its way to another one already")
+
+// move places a recipient anew whose store is dead, and reports whether that is somewhere else now; at a store, if one is given.
+func (d *delivery) move(r *recipient, to *backends.Service) bool {
+	before := r.place.Service
+	r.place.Release()
+	if err := d.message.settle(r, d.peer); err != nil {
+		d.note(err)
+		return false
+	}
+	return r.place.Service != before && (to == nil || r.place.Service == to)
+}
+
+// begin says MAIL, if the store is a dead member of a pool to the one where the recipient is at home now.
+func (d *delivery) begin(r *recipient) {
+	courier, reply, err := d.store.Begin(d.ctx, d.courier, d.peer, d.message.from, d.message.params)
+	if d.message.dialogue.settings.router.Lost(d.ctx, err) && d.move(r, nil) {
+		d.store = r.place.Service
+		courier, reply, err = d.store.Begin(d.ctx, nil, d.peer, d.message.from, d.message.params)
+	}
 	if d.courier = courier; err != nil {
 		d.fail(err, unreached)
 		return
@@ -257,7 +280,7 @@ func (d *delivery) log() {
 	if len(users) == 0 {
 		return
 	}
-	level, fields := zap.InfoLevel, []zap.Field{zap.String("backend", d.service.Backend), zap.String("address", d.address),
+	level, fields := zap.InfoLevel, []zap.Field{zap.String("backend", d.store.Backend), zap.String("address", d.address),
 		zap.Stringer("sender", m.from), zap.Strings("users", users), zap.Ints("codes", codes), zap.Int64("size", m.size),
 		zap.Duration("took", time.Since(d.began))}
 	if len(reasons) > 0 {

@@ -27,8 +27,7 @@ type message struct {
 	cancel     context.CancelCauseFunc
 	recipients []*recipient // in the order in which they were named
 	deliveries []*delivery
-	places     []backends.Placement // of the recipients, until the message is done
-	begun      bool                 // something of the message has come, or is to come
+	begun      bool // something of the message has come, or is to come
 	size       int64
 	spoiled    error // why it goes to nobody
 }
@@ -38,8 +37,10 @@ type recipient struct {
 	user    string    // canonical
 	address wire.Path // as the store wants it
 	params  []backends.Parameter
-	heard   *answer // to RCPT
-	verdict *answer // on the message, for whom the store has accepted
+	mailbox backends.Mailbox
+	place   backends.Placement // until the message is done
+	heard   *answer            // to RCPT
+	verdict *answer            // on the message, for whom the store has accepted
 }
 
 func newMessage(d *lmtpDialogue, from wire.Path, params []backends.Parameter) *message {
@@ -71,13 +72,14 @@ func (m *message) add(heard *answer, args string) error {
 		return err
 	}
 	r := &recipient{params: params, heard: heard, verdict: newAnswer()}
-	service, err := m.place(r, to)
-	if err != nil {
+	if err := m.place(r, to); err != nil {
+		r.place.Release()
 		m.logRefused(to, err)
 		return err
 	}
-	d, err := m.delivery(service)
+	d, err := m.delivery(r.place.Service)
 	if err != nil {
+		r.place.Release()
 		return err
 	}
 	m.recipients = append(m.recipients, r)
@@ -96,25 +98,30 @@ func (m *message) logRefused(to wire.Path, err error) {
 }
 
 // place finds the store of a recipient, as it would for the user's login.
-func (m *message) place(r *recipient, to wire.Path) (*backends.Service, error) {
+func (m *message) place(r *recipient, to wire.Path) (err error) {
 	s := m.dialogue.session
-	mailbox, err := s.settings.names.Mailbox(to, s.settings.names.Realm(s.settings.listener.Realm, s.peer.SNI))
+	r.mailbox, err = s.settings.names.Mailbox(to, s.settings.names.Realm(s.settings.listener.Realm, s.peer.SNI))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r.user = mailbox.User.String()
-	place, err := s.settings.router.Place(m.ctx, backends.Query{
-		User: mailbox.User, Detail: mailbox.Detail, Service: s.settings.listener.Service, Peer: s.peer, Evict: m.cancel,
+	r.user = r.mailbox.User.String()
+	return m.settle(r, s.peer)
+}
+
+// settle asks where a recipient is at home.
+func (m *message) settle(r *recipient, peer backends.Peer) (err error) {
+	settings := m.dialogue.settings
+	r.place, err = settings.router.Place(m.ctx, backends.Query{
+		User: r.mailbox.User, Detail: r.mailbox.Detail, Service: settings.listener.Service, Peer: peer, Evict: m.cancel,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m.places = append(m.places, place)
-	if place.Refuse != "" {
-		return nil, fmt.Errorf("%w: %s", backends.ErrRefused, place.Refuse)
+	if r.place.Refuse != "" {
+		return fmt.Errorf("%w: %s", backends.ErrRefused, r.place.Refuse)
 	}
-	r.address, err = place.Address(mailbox)
-	return place.Service, err
+	r.address, err = r.place.Address(r.mailbox)
+	return err
 }
 
 // delivery returns the delivery to a store, which begins with its first recipient.
@@ -174,11 +181,11 @@ func (m *message) end() {
 		<-d.done
 		d.log()
 		if d.courier != nil {
-			m.dialogue.kept.put(d.service, d.courier)
+			m.dialogue.kept.put(d.store, d.courier)
 		}
 	}
-	for i := range m.places {
-		m.places[i].Release()
+	for _, r := range m.recipients {
+		r.place.Release()
 	}
 	m.cancel(nil)
 }

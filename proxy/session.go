@@ -298,7 +298,7 @@ func (s *session) write(level zapcore.Level, message string, more ...zap.Field) 
 func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection, error) {
 	s.user, s.actor, s.backend = "", "", ""
 	store, err := s.visit(ctx, a)
-	if member, ok := errors.AsType[*backends.Unreached](err); ok && member.Dead(ctx) {
+	if s.settings.router.Lost(ctx, err) {
 		store, err = s.visit(ctx, a)
 	}
 	if err == nil {

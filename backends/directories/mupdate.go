@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"time"
 
