@@ -158,7 +158,6 @@ func (d *daemon) check() {
 func (d *daemon) withdraw() {
 	d.admin.orders.close()
 	d.admin.close()
-	d.server.Leave()
 	d.certs.Close()
 }
 

@@ -110,7 +110,7 @@ func (d *daemon) live(signals <-chan os.Signal) error {
 				heir, _ = d.upgrade()
 			default:
 				d.log.Info("stopping", zap.Stringer("signal", s))
-				return d.stop(d.awaitEnd(signals))
+				return d.stop(signals)
 			}
 		case o := <-d.admin.orders.placed:
 			heir = d.carryOut(o)
@@ -136,59 +136,73 @@ func (d *daemon) carryOut(o order) (heir *upgraded) {
 	return heir
 }
 
-// ends are what may end an end that takes its time.
-type ends struct {
-	orderly context.Context // somebody wants the process to stop
-	atOnce  context.Context // somebody does not want to wait for that
+// stops returns contexts that end with the first and with the second signal that asks for the end.
+func (d *daemon) stops(signals <-chan os.Signal) (first, second context.Context) {
+	first, endFirst := context.WithCancel(context.Background())
+	second, endSecond := context.WithCancel(context.Background())
+	other := func() { d.log.Warn("neither reloaded nor upgraded: this process is ending") }
+	go func() {
+		awaitStop(signals, other)
+		endFirst()
+		awaitStop(signals, other)
+		endSecond()
+	}()
+	return first, second
 }
 
-// awaitEnd hears from now on who wants the end: signals, and the process that has taken over.
-func (d *daemon) awaitEnd(signals <-chan os.Signal) ends {
-	orderly, first := context.WithCancel(context.Background())
-	atOnce, second := context.WithCancel(context.Background())
-	hangup := func() { d.log.Warn("neither reloaded nor upgraded: this process is ending") }
-	go func() {
-		untilStop(signals, hangup)
-		first()
-		untilStop(signals, hangup)
-		second()
-	}()
-	go func() {
-		<-d.told
-		first()
-	}()
-	return ends{orderly, atOnce}
+// awaitStop returns the first signal that asks for the end. SIGHUP and SIGUSR2 do not: whatever sends them after a renewal knows
+// nothing of what we are about.
+func awaitStop(signals <-chan os.Signal, other func()) os.Signal {
+	for s := range signals {
+		if s != syscall.SIGHUP && s != syscall.SIGUSR2 {
+			return s
+		}
+		other()
+	}
+	return nil
 }
 
 // retire keeps the sessions that there are, after another process has taken over: for half of the time without a word, then they
-// are ended one after the other.
+// are ended one after the other. A signal, or the other process, may ask for the end before.
 func (d *daemon) retire(heir *upgraded, signals <-chan os.Signal) error {
-	end := d.awaitEnd(signals)
 	d.withdraw()
 	d.log.Info("another process has taken over", zap.Int("process", heir.Process), zap.Int("sessions", heir.Sessions))
-	half := d.config.Limits.UpgradeTimeout / 2
-	undisturbed, cancel := context.WithTimeout(end.orderly, half)
+	first, hurry := d.stops(signals)
+	asked, cancel := context.WithCancel(first)
 	defer cancel()
+	go func() {
+		select {
+		case <-d.told:
+			cancel()
+		case <-asked.Done():
+		}
+	}()
+	half := d.config.Limits.UpgradeTimeout / 2
+	undisturbed, cancelFirst := context.WithTimeout(asked, half)
+	defer cancelFirst()
 	if d.server.Await(undisturbed) != nil {
-		late, cancel := context.WithTimeout(end.orderly, half)
-		defer cancel()
+		late, cancelLate := context.WithTimeout(asked, half)
+		defer cancelLate()
 		_ = d.server.End(late, half)
 	}
-	return d.finish(end)
+	return d.finish(hurry)
 }
 
 // stop ends the process and those that have gone before it. Load balancers hear of that before anybody finds the doors closed.
-func (d *daemon) stop(end ends) error {
+func (d *daemon) stop(signals <-chan os.Signal) error {
 	limits := d.config.Limits
 	d.manager.stopping(limits.StopDelay + limits.StopTimeout + askLimit)
 	d.admin.orders.close()
 	d.stopOlder()
+	delay, cancel := context.WithTimeout(context.Background(), limits.StopDelay)
+	defer cancel()
+	hurry, _ := d.stops(signals)
 	select {
-	case <-time.After(limits.StopDelay):
-	case <-end.atOnce.Done():
+	case <-delay.Done():
+	case <-hurry.Done():
 	}
 	d.server.Leave()
-	return d.finish(end)
+	return d.finish(hurry)
 }
 
 // stopOlder has the processes stop that still have sessions of a former time.
@@ -204,27 +218,16 @@ func (d *daemon) stopOlder() {
 // farewellTime is what the last session may need to end after its turn has come.
 const farewellTime = 12 * time.Second
 
-// finish ends the sessions, and then the parts.
-func (d *daemon) finish(end ends) error {
+// finish ends the sessions, and then the parts; hurry ends with whoever does not want to wait for that.
+func (d *daemon) finish(hurry context.Context) error {
 	limit := d.config.Limits.StopTimeout
-	ctx, cancel := context.WithTimeout(end.atOnce, limit)
+	ctx, cancel := context.WithTimeout(hurry, limit)
 	defer cancel()
 	err := d.server.End(ctx, max(0, limit-farewellTime))
+	left := d.server.Sessions()
 	d.release()
 	if err != nil {
-		return fmt.Errorf("%d sessions were cut off: %w", d.server.Sessions(), err)
-	}
-	return nil
-}
-
-// untilStop returns the first signal that asks for the end. SIGHUP and SIGUSR2 do not: whatever sends them after a renewal knows
-// nothing of what we are about.
-func untilStop(signals <-chan os.Signal, other func()) os.Signal {
-	for s := range signals {
-		if s != syscall.SIGHUP && s != syscall.SIGUSR2 {
-			return s
-		}
-		other()
+		return fmt.Errorf("%d sessions were cut off: %w", left, err)
 	}
 	return nil
 }

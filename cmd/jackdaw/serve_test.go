@@ -12,13 +12,13 @@ import (
 )
 
 // What asks for a reload or an upgrade never ends anything.
-func TestUntilStop(t *testing.T) {
+func TestAwaitStop(t *testing.T) {
 	signals := make(chan os.Signal, 4)
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGUSR2, syscall.SIGTERM, syscall.SIGHUP} {
 		signals <- s
 	}
 	others := 0
-	if got := untilStop(signals, func() { others++ }); got != syscall.SIGTERM || others != 2 {
+	if got := awaitStop(signals, func() { others++ }); got != syscall.SIGTERM || others != 2 {
 		t.Errorf("%v ends it after %d other signals, want SIGTERM after 2", got, others)
 	}
 }

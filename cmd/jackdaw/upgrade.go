@@ -127,6 +127,7 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 		return nil, err
 	}
 	d.sockets.Pass()
+	d.server.Leave()
 	return heir, nil
 }
 
