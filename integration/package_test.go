@@ -153,9 +153,8 @@ func TestPackage(t *testing.T) {
 	installAs(t, ca, certs, "mail.a.example", host)
 	i.edit(`":993"`, fmt.Sprintf("%q", net.JoinHostPort(host, portIMAPS)), `"127.0.0.1:143"`, fmt.Sprintf("%q", s.imap()),
 		"/etc/jackdaw/certs", certs, "[tls]", "[admin]\nsocket = \""+i.at("run/jackdaw/admin.sock")+"\"\n\n[tls]")
-	check := exec.Command(i.at("usr/bin/jackdaw"), "check", "-c", i.at("etc/jackdaw/jackdaw.toml"))
-	if out, err := check.CombinedOutput(); err != nil {
-		t.Fatalf("check: %v\n%s", err, out)
+	if asked := i.dpkg("-i", versions[0]); !strings.Contains(asked, "deb-systemd-invoke start jackdaw.service") {
+		t.Errorf("with a good configuration, systemd is asked\n%s\nand it says\n%s", asked, i.said)
 	}
 
 	daemon := i.serve()
@@ -229,6 +228,9 @@ func TestUnit(t *testing.T) {
 	for _, unit := range []string{"jackdaw.service", "jackdaw.socket"} {
 		keep(t, filepath.Join(root, "etc/systemd/system", unit), contents(t, "../packaging/systemd/"+unit))
 	}
+	dropIn := filepath.Join(root, "etc/systemd/system/jackdaw.service.d")
+	must(t, os.Mkdir(dropIn, 0o755))
+	keep(t, filepath.Join(dropIn, "postfix.conf"), contents(t, "../packaging/systemd/postfix.conf"))
 	cmd := exec.Command("systemd-analyze", "security", "--offline=yes", "--root="+root, "--threshold=20", "jackdaw.service")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%s: %v\n%s", cmd, err, out)
