@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"jackdaw/integration/measure"
+	"jackdaw/internal/devca"
 )
 
 // bench is one run of this program.
@@ -35,8 +36,9 @@ type bench struct {
 	update     string  // the document for the table, or ""
 	profiles   string  // the directory for profiles; "": none are made
 
-	alone  map[int]float64 // what sessions take of the kernel without a proxy, in KiB each, by their number
-	failed []error         // trials, of which there is no figure
+	leaves map[bool]devca.Leaf // the certificates: has it an RSA key?
+	alone  map[int]float64     // what sessions take of the kernel without a proxy, in KiB each, by their number
+	failed []error             // trials, of which there is no figure
 }
 
 func main() {
@@ -74,6 +76,9 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(b.temp)
+	if err = b.certify(); err != nil {
+		return err
+	}
 	report, err := b.measure()
 	if err != nil {
 		return err
@@ -111,6 +116,21 @@ func (b *bench) parse() error {
 		b.modes, err = chooseModes(*chosen)
 	}
 	return err
+}
+
+// certify makes the certificates that all contenders show.
+func (b *bench) certify() error {
+	ca, err := devca.New()
+	if err != nil {
+		return err
+	}
+	b.leaves = make(map[bool]devca.Leaf)
+	for _, rsa := range []bool{false, true} {
+		if b.leaves[rsa], err = ca.Issue(devca.Options{Names: []string{"mail.bench.example"}, RSA: rsa}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // measure runs every mode, and counts what others do meanwhile.

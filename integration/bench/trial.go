@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -27,8 +26,8 @@ type trial struct {
 	*bench
 	*mode
 	contender *contender
-	dir       string // of its files
 	leaf      devca.Leaf
+	dir       string            // of its files
 	stores    map[string]string // addresses by protocols
 	addresses map[string]string // of the contender, by services
 	server    *measure.Server
@@ -38,14 +37,8 @@ type trial struct {
 
 // try has a contender run once.
 func (b *bench) try(c *contender, m *mode) (*trial, error) {
-	t := &trial{bench: b, mode: m, contender: c, figures: make(map[string]float64)}
-	ca, err := devca.New()
-	if err != nil {
-		return nil, err
-	}
-	if t.leaf, err = ca.Issue(devca.Options{Names: []string{"mail.bench.example"}, RSA: m.rsa}); err != nil {
-		return nil, err
-	}
+	t := &trial{bench: b, mode: m, contender: c, leaf: b.leaves[m.rsa], figures: make(map[string]float64)}
+	var err error
 	if t.dir, err = os.MkdirTemp(b.temp, ""); err != nil {
 		return nil, err
 	}
@@ -55,19 +48,17 @@ func (b *bench) try(c *contender, m *mode) (*trial, error) {
 		return nil, err
 	}
 	defer store.Stop()
-	if err = t.beginProfile(); err != nil {
-		return nil, err
+	defer func() {
+		if t.server != nil {
+			t.server.Stop()
+		}
+	}()
+	for _, step := range []func(*trial) error{(*trial).beginProfile, (*trial).start, m.run, (*trial).endProfile} {
+		if err := step(t); err != nil {
+			return nil, err
+		}
 	}
-	if err = t.start(); t.server != nil {
-		defer t.server.Stop()
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err = m.run(t); err != nil {
-		return nil, err
-	}
-	return t, t.endProfile()
+	return t, nil
 }
 
 func (t *trial) startStore() (*measure.Server, error) {
@@ -122,7 +113,7 @@ func (t *trial) visit(user int) error {
 }
 
 // steady has workers work all the time, and returns the seconds of processor time that the contender spends on each unit of
-// their work, which they count, after a while of getting warm.
+// their work, which they count.
 func (t *trial) steady(workers int, work func(worker int, count *atomic.Int64) error) (float64, error) {
 	ctx, cancel := context.WithCancel(t.ctx)
 	defer cancel()
@@ -146,26 +137,27 @@ func (t *trial) steady(workers int, work func(worker int, count *atomic.Int64) e
 	return cost, err
 }
 
-// window is the time that is measured.
+// window is the time that is measured, after a quarter as much for getting warm. It lasts until something was done.
 func (t *trial) window(ctx context.Context, done *atomic.Int64) (float64, error) {
-	if err := measure.Sleep(ctx, 500*time.Millisecond); err != nil {
+	length := time.Duration(t.seconds * float64(time.Second))
+	if err := measure.Sleep(ctx, length/4); err != nil {
 		return 0, err
 	}
-	began, units := time.Now(), done.Load()
+	began, first := time.Now(), done.Load()
 	before, err := measure.CPU(t.server.PID())
 	if err != nil {
 		return 0, err
 	}
-	if err = measure.Sleep(ctx, time.Duration(t.seconds*float64(time.Second))); err != nil {
-		return 0, err
+	var units int64
+	for units == 0 {
+		if err = measure.Sleep(ctx, length); err != nil {
+			return 0, err
+		}
+		units = done.Load() - first
 	}
-	units = done.Load() - units
 	after, err := measure.CPU(t.server.PID())
 	if err != nil {
 		return 0, err
-	}
-	if units == 0 {
-		return 0, errors.New("nothing was done")
 	}
 	t.busy = (after - before).Seconds() / time.Since(began).Seconds()
 	return (after - before).Seconds() / float64(units), nil
