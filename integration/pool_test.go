@@ -141,3 +141,77 @@ func TestPoolDelivers(t *testing.T) {
 		t.Errorf("at %s: %q", second.name, got)
 	}
 }
+
+// TestPoolDeliversApart: users whose member dies may belong to several others. Of one message those get it at once who belong where
+// its first recipient does, the others when it comes again, and nobody gets it twice or elsewhere.
+func TestPoolDeliversApart(t *testing.T) {
+	t.Parallel()
+	var users []string
+	for i := range 24 {
+		users = append(users, fmt.Sprintf("user%d@a.example", i))
+	}
+	var stores []*store
+	for _, name := range []string{"store1", "store2", "store3"} {
+		stores = append(stores, startDovecot(t, name, passwords, users...).serving("imap", "lmtp"))
+	}
+	jd := startJackdaw(t, farm(`sticky = "1m"`, stores...))
+	jd.knows(stores...)
+	at := func(user string) *store {
+		d := jd.login("mail.a.example", user)
+		defer d.conn.Close()
+		return d.memberOf(stores...)
+	}
+	first := at(users[0])
+	var mates []string
+	for _, user := range users {
+		if at(user) == first {
+			mates = append(mates, user)
+		}
+	}
+	first.fail(t)
+	courier := jd.courier(t)
+	courier.write("MAIL FROM:<bob@b.example>\r\nRCPT TO:<" + strings.Join(mates, ">\r\nRCPT TO:<") + ">\r\n") // all at once
+	courier.expect("250 ")
+	var late []string
+	for _, user := range mates {
+		switch answer := courier.reply(); {
+		case strings.HasPrefix(answer, "451 4.4.1"):
+			late = append(late, user)
+		case !strings.HasPrefix(answer, "250 "):
+			t.Errorf("%s: %q", user, answer)
+		}
+	}
+	verdicts := []string{courier.data("For all")}
+	for range len(mates) - len(late) - 1 {
+		verdicts = append(verdicts, courier.reply())
+	}
+	for _, verdict := range verdicts {
+		if !strings.HasPrefix(verdict, "250 ") {
+			t.Errorf("the message: %q", verdict)
+		}
+	}
+	if len(late) == len(mates) {
+		t.Fatalf("of %q none got the message", mates)
+	}
+	if len(late) == 0 {
+		t.Log("jackdaw has found the store dead before it knew all recipients")
+		return
+	}
+	for i, answer := range courier.deliver("For all", "bob@b.example", late...) {
+		if !strings.HasPrefix(answer, "250 ") {
+			t.Errorf("%s, again: %q", late[i], answer)
+		}
+	}
+	for _, user := range mates {
+		home := at(user)
+		for _, s := range stores {
+			want := 0
+			if s == home {
+				want = 1
+			}
+			if s != first && s.found(t, user, "INBOX", "For all") != want {
+				t.Errorf("%s has not %d messages at %s", user, want, s.name)
+			}
+		}
+	}
+}
