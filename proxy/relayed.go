@@ -24,7 +24,7 @@ func (s *session) relay(ctx context.Context, store *backends.Connection) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.arrival = nil
+	s.arrival, s.cancel = nil, nil // which would hold a context for as long as the session sleeps
 	s.relayed = s.settings.server.loops.Start(relayed)
 	if err := errors.Join(storeErr, clientErr, context.Cause(ctx)); err != nil {
 		s.relayed.End(err)
