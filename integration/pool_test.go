@@ -193,13 +193,11 @@ func TestPoolDeliversApart(t *testing.T) {
 	if len(late) == len(mates) {
 		t.Fatalf("of %q none got the message", mates)
 	}
-	if len(late) == 0 {
-		t.Log("jackdaw has found the store dead before it knew all recipients")
-		return
-	}
-	for i, answer := range courier.deliver("For all", "bob@b.example", late...) {
-		if !strings.HasPrefix(answer, "250 ") {
-			t.Errorf("%s, again: %q", late[i], answer)
+	if len(late) > 0 { // the store was not found dead before all recipients were known
+		for i, answer := range courier.deliver("For all", "bob@b.example", late...) {
+			if !strings.HasPrefix(answer, "250 ") {
+				t.Errorf("%s, again: %q", late[i], answer)
+			}
 		}
 	}
 	for _, user := range mates {
