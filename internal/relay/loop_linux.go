@@ -180,7 +180,8 @@ func (l *loop) remove(p *pair) {
 // endQuiet ends sessions that are to end.
 func (l *loop) endQuiet() {
 	l.ending = slices.DeleteFunc(l.ending, func(p *pair) bool {
-		if !p.gone && (l.now >= p.endBy || p.atLineEnd() && l.now-p.movedAt() >= quietSpell) {
+		idle := p.atLineEnd() || p.store.eof && p.flushed() // behind the store's end nothing more is under way
+		if !p.gone && (l.now >= p.endBy || idle && l.now-p.movedAt() >= quietSpell) {
 			p.finish(p.cause)
 		}
 		return p.gone

@@ -423,6 +423,19 @@ func TestLoopEnd(t *testing.T) {
 			t.Error("ended with", err, "after", time.Since(began))
 		}
 	})
+	t.Run("behind the store's end", func(t *testing.T) { // nobody waits for the rest of a message, nor for the client to leave
+		quickly(t)
+		stopLimit, halfTimeout = time.Hour, time.Hour
+		b := start(t, shape{clientTLS: tls.VersionTLS13})
+		b.say(b.store, "* 1 FETCH (BODY {10}\r\n01234")
+		b.hear(b.client, "* 1 FETCH (BODY {10}\r\n01234")
+		b.store.Close()
+		b.hearEnd(b.client)
+		b.relay.End(errStop)
+		if err := b.ends(); err != errStop {
+			t.Error("ended with", err)
+		}
+	})
 	t.Run("when one side has ended", func(t *testing.T) {
 		b := start(t, shape{clientTLS: tls.VersionTLS13})
 		b.store.Close()

@@ -24,6 +24,7 @@ type plain struct {
 
 	mu      sync.Mutex // held while the client is written to
 	lineEnd bool       // the last byte to the client ended a line
+	over    bool       // the store has ended, and the client has got all
 }
 
 func startPlain(s Session) *plain {
@@ -96,13 +97,13 @@ func (p *plain) wait(ended <-chan error) error {
 	}
 }
 
-// atLineEnd tells whether the client expects a line, and is not in the middle of a message.
+// atLineEnd tells whether the client is not in the middle of a message, nor will be.
 func (p *plain) atLineEnd() bool {
 	if !p.mu.TryLock() {
 		return false
 	}
 	defer p.mu.Unlock()
-	return p.lineEnd
+	return p.lineEnd || p.over
 }
 
 // sayBye tells the client why its session ends, if there is something to say and a place to say it. A client that takes
@@ -156,7 +157,8 @@ func (p *plain) down() error {
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lineEnd = p.lineEnd && err != nil // behind the end that was passed on there is no line
+	p.over = err == nil
+	p.lineEnd = p.lineEnd && !p.over // behind the end that was passed on there is no line
 	return err
 }
 

@@ -180,6 +180,22 @@ func TestPlainShutdownQuiet(t *testing.T) {
 	})
 }
 
+// A session whose store has ended does not hold up who ends it, whatever the store has said last.
+func TestPlainShutdownBehindStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(30 * time.Minute)
+		client := halfCloser{r.Client, make(chan struct{})}
+		r.Client = client
+		r.run("", "* 1 FETCH (BODY {10}\r\n01234")
+		hear(t, r.client, "* 1 FETCH (BODY {10}\r\n01234")
+		r.store.Close()
+		<-client.ended
+		time.Sleep(30 * time.Second)
+		r.stop()
+		r.ends(t, 30*time.Second+quietSpell/10, errStop)
+	})
+}
+
 // What was sent a moment ago may go on: goodbye waits for a second of silence.
 func TestPlainShutdownBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
