@@ -118,6 +118,23 @@ func TestDeadMemberIsLeft(t *testing.T) {
 	}
 }
 
+// Where no other member can take a dead one's users, what they have open stays: it may work yet.
+func TestNobodyIsEvictedForNothing(t *testing.T) {
+	f := newFarm(t, nil)
+	ctx, evict := context.WithCancelCause(t.Context())
+	first, leave := f.sits("anna", evict)
+	defer leave()
+	for _, member := range f.pool.Members {
+		f.dead[member], f.drained[member] = member == first, member != first
+	}
+	if _, wait, err := f.take(f.pool, asked("anna"), f.judge, f.now); !errors.Is(err, errNoMember) || wait != nil {
+		t.Errorf("there is a seat: %v", err)
+	}
+	if ctx.Err() != nil {
+		t.Error("the session was told to end")
+	}
+}
+
 func TestOnFailureFail(t *testing.T) {
 	f := newFarm(t, func(p *configs.Pool) { p.OnFailure = configs.OnFailureFail })
 	member, leave := f.sits("anna", nil)

@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // tries logs in by IMAP, and returns what jackdaw says.
@@ -87,4 +89,57 @@ func TestRestartRemembers(t *testing.T) {
 		d.conn.Close()
 		return strings.HasPrefix(status, "OK")
 	})
+}
+
+// TestPoolMovesOnlyTheDead: when a member dies, who is on the other one notices nothing; when it is back, its users return, and
+// again nobody else moves.
+func TestPoolMovesOnlyTheDead(t *testing.T) {
+	t.Parallel()
+	var users []string
+	for i := range 4 { // by their names' hash on both members
+		users = append(users, fmt.Sprintf("user%d@a.example", i))
+	}
+	one := startDovecot(t, "store1", passwords, users...).serving("imap")
+	two := startDovecot(t, "store2", passwords, users...).serving("imap")
+	jd := startJackdaw(t, farm(`sticky = "1s"`, one, two))
+	jd.knows(one, two)
+	members, dialogs := make(map[string]*store), make(map[string]*dialog)
+	for _, user := range users {
+		dialogs[user] = jd.login("mail.a.example", user)
+		members[user] = dialogs[user].memberOf(one, two)
+	}
+	one.fail(t)
+	moved := 0
+	for _, user := range users {
+		if members[user] == two {
+			continue
+		}
+		moved++
+		dialogs[user].ended()
+		eventually(t, user+" is on the other member", func() bool {
+			d, status := jd.tries("mail.a.example", user)
+			defer d.conn.Close()
+			return strings.HasPrefix(status, "OK") && d.memberOf(one, two) == two
+		})
+	}
+	if moved == 0 || moved == len(users) {
+		t.Fatalf("%d of %d users were on the member that died", moved, len(users))
+	}
+	one.restart()
+	jd.logged(t, "store is back", `"backend":"store1"`)
+	for _, user := range users {
+		if members[user] == one {
+			eventually(t, user+" is back", func() bool {
+				time.Sleep(1100 * time.Millisecond) // each visit holds the place for a second more
+				d := jd.login("mail.a.example", user)
+				defer d.conn.Close()
+				return d.memberOf(one, two) == one
+			})
+		}
+	}
+	for user, d := range dialogs {
+		if members[user] == two {
+			d.ask("NOOP")
+		}
+	}
 }
