@@ -316,6 +316,11 @@ func TestUpgrades(t *testing.T) {
 	for _, pid := range pids[:last] {
 		d.ends(pid)
 	}
+	descriptors, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pids[last]))
+	must(t, err)
+	if n := len(descriptors); n > 40 {
+		t.Errorf("the last process has %d descriptors, and no sessions", n)
+	}
 	must(t, syscall.Kill(pids[last], syscall.SIGTERM))
 	d.ends(pids[last])
 }

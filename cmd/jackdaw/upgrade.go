@@ -75,7 +75,7 @@ const upgradeLimit = time.Minute
 // acquaintLimit is how long the new process waits for stores that do not answer. They would not answer the old one either.
 const acquaintLimit = 5 * time.Second
 
-var errNotReady = errors.New("it was not ready within a minute")
+var errNotReady = errors.New("it was not ready in time")
 
 // program is what an upgrade starts, found once: later the working directory or PATH could be others. It is the path by which we
 // were called, not the file that we are: an upgrade may have put another one there, or have a symlink lead elsewhere.
@@ -119,6 +119,8 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 		return nil, err
 	}
 	d.manager.follow(heir.PID) // before the heir says anything to the manager, who hears no other process
+	ctx, cancelGive := context.WithTimeoutCause(context.Background(), askLimit, errNotReady)
+	defer cancelGive()
 	if err := heir.Give(ctx, d.estate()); err != nil {
 		d.manager.follow(os.Getpid())
 		d.placements.takeBack()

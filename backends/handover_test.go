@@ -1,0 +1,183 @@
+package backends
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"jackdaw/configs"
+)
+
+// process is one of two in a row, each with a router of the same pool.
+type process struct {
+	*testing.T
+	*Router
+	id   int
+	pool configs.Pool
+	left chan string // users of whom it says that they have left
+}
+
+func newProcess(t *testing.T, id int, pool configs.Pool) *process {
+	return &process{T: t, Router: poolRouter(pool), id: id, pool: pool, left: make(chan string, 10)}
+}
+
+// logsIn brings a user to a member.
+func (p *process) logsIn(user string, evict context.CancelCauseFunc) (member string, leave func()) {
+	p.Helper()
+	q := asked(user)
+	q.Evict = evict
+	member, leave, err := p.seat(p.Context(), &p.pool, q)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return member, leave
+}
+
+// handsOverTo has another process take over, as the two would do it over a socket.
+func (p *process) handsOverTo(next *process) {
+	evict := func(process int, pool, user string) {
+		if process == p.id {
+			p.Evict(pool, user)
+		}
+	}
+	next.Inherit(p.HandOver(p.id, &Successor{
+		Claim: func(ctx context.Context, pool string, user User) (string, error) {
+			return next.ClaimFor(ctx, p.id, pool, user, func(error) { p.Evict(pool, user.String()) })
+		},
+		Left: func(_, user string) { p.left <- user },
+	}), evict)
+}
+
+// hears passes on that a user has left.
+func (p *process) hears(from *process, user string) {
+	p.Helper()
+	if got := <-from.left; got != user {
+		p.Errorf("%s has left, want %s", got, user)
+	}
+	p.Vacate(from.id, "farm", user)
+}
+
+var twoMembers = configs.Pool{Name: "farm", Members: []string{"s1", "s2"}, Hash: configs.HashUser, OnFailure: configs.OnFailureNext}
+
+// preferring is the pool with a member to which new users go.
+func preferring(member string) configs.Pool {
+	pool := twoMembers
+	pool.Weights = map[string]int{member: 1_000_000}
+	return pool
+}
+
+// A user stays on his member as long as any process has a session of his, be it the one before the last.
+func TestHandOverHeld(t *testing.T) {
+	const user = "anna@a.example"
+	first, second, third := newProcess(t, 1, preferring("s1")), newProcess(t, 2, preferring("s2")), newProcess(t, 3, preferring("s2"))
+	member, leave := first.logsIn(user, nil)
+	first.handsOverTo(second)
+	again, leaveSecond := second.logsIn(user, nil)
+	second.handsOverTo(third)
+	leaveSecond()
+	third.hears(second, user)
+	at, leaveThird := third.logsIn(user, nil)
+	leaveThird()
+	if member != "s1" || again != member || at != member {
+		t.Errorf("he is on %s, %s and %s", member, again, at)
+	}
+	leave()
+	third.hears(first, user)
+	if at, _ := third.logsIn(user, nil); at != "s2" {
+		t.Errorf("nobody holds him any more, and he is on %s", at)
+	}
+}
+
+// A user stays on his member for a while after his last session, whatever process that was in; a process that is gone holds none.
+func TestHandOverSticky(t *testing.T) {
+	sticky := preferring("s1")
+	sticky.Sticky = time.Hour
+	first, second := newProcess(t, 1, sticky), newProcess(t, 2, preferring("s2"))
+	_, leave := first.logsIn("anna@a.example", nil)
+	leave()
+	_, _ = first.logsIn("bert@a.example", nil)
+	first.handsOverTo(second)
+	if at, _ := second.logsIn("anna@a.example", nil); at != "s1" {
+		t.Errorf("a while later anna is on %s", at)
+	}
+	second.Vacate(first.id, "", "") // its stay is over at once: this pool is not sticky
+	if at, _ := second.logsIn("bert@a.example", nil); at != "s2" {
+		t.Errorf("when the process is gone bert is on %s", at)
+	}
+}
+
+// Who logs in late at the old process goes where the new one has him.
+func TestHandOverLate(t *testing.T) {
+	const user = "anna@a.example"
+	first, second := newProcess(t, 1, preferring("s1")), newProcess(t, 2, preferring("s2"))
+	first.handsOverTo(second)
+	at, leave := second.logsIn(user, nil)
+	late, leaveLate := first.logsIn(user, nil)
+	_, leaveSecondLate := first.logsIn(user, nil)
+	leave()
+	if at != "s2" || late != at {
+		t.Errorf("he is on %s and %s", at, late)
+	}
+	if _, sessions := second.Where("farm", asked(user).User); sessions != 1 {
+		t.Errorf("the new process knows of %d holders, want the old process", sessions)
+	}
+	leaveLate()
+	leaveSecondLate()
+	second.hears(first, user)
+	if _, sessions := second.Where("farm", asked(user).User); sessions != 0 {
+		t.Errorf("%d holders are left", sessions)
+	}
+}
+
+// A user who has to leave a member loses his sessions in all processes first.
+func TestHandOverMove(t *testing.T) {
+	const user = "anna@a.example"
+	sticky := preferring("s1")
+	sticky.Sticky = time.Hour
+	first, second := newProcess(t, 1, sticky), newProcess(t, 2, sticky)
+	evicted := make(chan error, 1)
+	_, leave := first.logsIn(user, func(err error) { evicted <- err })
+	first.handsOverTo(second)
+	var moving sync.WaitGroup
+	moving.Go(func() {
+		if err := second.Move(t.Context(), "farm", asked(user).User, "s2"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := <-evicted; !errors.Is(err, ErrMoved) {
+		t.Errorf("he hears %v", err)
+	}
+	leave()
+	second.hears(first, user)
+	moving.Wait()
+	if at, _ := second.Where("farm", asked(user).User); at != "s2" {
+		t.Errorf("he is on %s", at)
+	}
+}
+
+// A process whose successor could not begin decides by itself again.
+func TestTakeBack(t *testing.T) {
+	first, second := newProcess(t, 1, preferring("s1")), newProcess(t, 2, preferring("s2"))
+	first.handsOverTo(second)
+	first.TakeBack()
+	at, leave := first.logsIn("anna@a.example", nil)
+	leave()
+	if at != "s1" || len(first.left) != 0 {
+		t.Errorf("on %s, and %d messages", at, len(first.left))
+	}
+}
+
+// What is drained stays drained.
+func TestDrainAll(t *testing.T) {
+	first, second := newProcess(t, 1, twoMembers), newProcess(t, 2, twoMembers)
+	if err := first.Drain("s2", true); err != nil {
+		t.Fatal(err)
+	}
+	second.DrainAll(first.Drained())
+	if got := second.Drained(); !slices.Equal(got, []string{"s2"}) {
+		t.Errorf("drained: %q", got)
+	}
+}
