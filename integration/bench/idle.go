@@ -86,13 +86,15 @@ func (s *session) use() error {
 	return s.append(megabyte, new(atomic.Int64))
 }
 
-// memory waits until the contender is at rest, and a while longer, in which it may give something back; then it
-// reads what the contender takes, and what the kernel does.
+// settled is how long a contender has to give memory back that it needs no more.
+const settled = 20 * time.Second
+
+// memory waits until the contender is at rest and has settled; then it reads what the contender takes, and what the kernel does.
 func (t *trial) memory() (own, kernel int64, err error) {
 	if _, _, err = measure.Rest(t.ctx, t.server.PID()); err != nil {
 		return 0, 0, err
 	}
-	if err = measure.Sleep(t.ctx, 5*time.Second); err != nil {
+	if err = measure.Sleep(t.ctx, settled); err != nil {
 		return 0, 0, err
 	}
 	m, err := measure.MemoryOf(t.server.PID())

@@ -160,6 +160,9 @@ func (b *bench) measureMode(m *mode, report *report) {
 		}
 		t, err := b.try(c, m)
 		if err != nil {
+			if b.ctx.Err() != nil {
+				err = context.Cause(b.ctx)
+			}
 			err = fmt.Errorf("%s, %s: %w", m.name, c.name, err)
 			failed[c.name], b.failed = true, append(b.failed, err)
 			progress("%v", err)
