@@ -68,6 +68,7 @@ func testSetup(t testing.TB, config *configs.Config, access configs.Access) Setu
 		Match: func(sni string) (string, bool) {
 			return strings.ToLower(sni), strings.EqualFold(sni, "mail.example.org")
 		},
+		Shown: func(configs.Listener, string) string { return "mail.example.org" },
 	}
 }
 

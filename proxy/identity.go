@@ -33,7 +33,7 @@ func (s *session) identify(a *Attempt) (user, actor backends.User, err error) {
 	if user, err = names.Canonical(a.User, own); err != nil {
 		return backends.User{}, backends.User{}, err
 	}
-	s.user = user.String()
+	s.note(func() { s.user = user.String() })
 	if a.Authzid == "" {
 		return user, backends.User{}, nil
 	}
@@ -57,7 +57,7 @@ func (s *session) impersonate(name, realm, by string) (user, actor backends.User
 	if err != nil {
 		return backends.User{}, backends.User{}, err
 	}
-	s.user, s.actor = user.String(), actor.String()
+	s.note(func() { s.user, s.actor = user.String(), actor.String() })
 	return user, actor, nil
 }
 

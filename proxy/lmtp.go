@@ -22,14 +22,13 @@ import (
 // each recipient has a store of its own. It knows syntax; where the mail goes is the message's to know.
 type lmtpDialogue struct {
 	smtpTalk
-	clock    countdown
-	late     context.Context // ends some time after the session should
-	greeted  bool            // the client has said LHLO
-	message  *message        // nil before MAIL
-	waiting  []*answer       // to what the client has said, in that order, where it is not sent yet
-	kept     couriers
-	sent     int   // messages
-	received int64 // octets of messages
+	clock   countdown
+	late    context.Context // ends some time after the session should
+	greeted bool            // the client has said LHLO
+	message *message        // nil before MAIL
+	waiting []*answer       // to what the client has said, in that order, where it is not sent yet
+	kept    couriers
+	sent    int // messages
 }
 
 // answer is a reply that may have to wait for a store.
@@ -75,7 +74,7 @@ func (s *session) deliver(ctx context.Context, raw net.Conn) {
 	if d.sent == 0 {
 		level = s.levelOf(err)
 	}
-	s.write(level, "session", zap.Int("messages", d.sent), zap.Int64("received", d.received),
+	s.write(level, "session", zap.Int("messages", d.sent), zap.Int64("received", d.received.Load()),
 		zap.Duration("took", time.Since(s.began)), zap.String("reason", endOfDelivery(err)))
 }
 
@@ -97,6 +96,7 @@ func (d *lmtpDialogue) serve(ctx context.Context, raw net.Conn) error {
 	if err := d.arrive(raw); err != nil {
 		return err
 	}
+	d.note(func() { d.stage = StateDelivery })
 	d.say("220 ", d.hostname(), " LMTP ready")
 	for {
 		line, err := d.next(ctx)

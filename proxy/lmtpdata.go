@@ -83,7 +83,7 @@ func (d *lmtpDialogue) conclude() {
 	}
 	d.settle()
 	d.sent++
-	d.received += m.size
+	d.received.Add(m.size)
 	d.mistakes = 0 // who brings mail speaks the protocol
 	d.message = nil
 	m.end()

@@ -36,16 +36,17 @@ func (s *session) meet(raw net.Conn) error {
 	if !s.settings.listener.ProxyFrom.Contains(s.peer.Client) {
 		return nil
 	}
-	by := clientName(s.peer)
+	by := clientName(&s.peer)
 	header, err := readProxyHeaderInTime(raw)
+	peer := s.peer
 	if err == nil {
-		err = applyProxyHeader(&s.peer, header)
+		err = applyProxyHeader(&peer, header)
 	}
 	if err != nil {
 		s.mute = true // whoever this is, it is not in our protocol
 		return fmt.Errorf("reading the PROXY header: %w", err)
 	}
-	s.proxy = by
+	s.note(func() { s.peer, s.proxy = peer, by })
 	return nil
 }
 

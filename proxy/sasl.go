@@ -133,7 +133,7 @@ func begin(name string, initial []byte, ask Ask) (*Attempt, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.Mechanism, a.heard = name, time.Now()
+	a.Mechanism, a.heard = m.name, time.Now() // not a part of what was read
 	a.Ask = func(challenge []byte) ([]byte, error) {
 		a.asked = true
 		response, err := bounded(challenge)

@@ -32,6 +32,9 @@ type Setup struct {
 	TLS func(configs.Listener) *tls.Config
 	// Match returns a name from SNI in lower case, if a certificate of ours has it. Safe for concurrent use.
 	Match func(sni string) (name string, ok bool)
+	// Shown returns the name of the certificate, as it stands in there, that a client of the listener is shown who asks for a name,
+	// or for none; "" if there is none. Safe for concurrent use.
+	Shown func(l configs.Listener, sni string) string
 }
 
 // Server listens, and serves sessions by the latest Setup. Its methods are safe for concurrent use.
@@ -126,6 +129,7 @@ func (s *Server) entrances(setup Setup) map[configs.Address]*entrance {
 			hostname: setup.Config.Hostname,
 			tls:      setup.TLS(listener),
 			match:    setup.Match,
+			shown:    setup.Shown,
 			names:    names,
 
 			impersonateFrom: setup.Config.Users.ImpersonateFrom,
@@ -272,8 +276,17 @@ func (s *Server) Leave() {
 	s.accepts.Wait()
 }
 
-// Sessions is how many there are.
-func (s *Server) Sessions() int { return s.sessions.count() }
+// Count is how many sessions there are.
+func (s *Server) Count() int { return s.sessions.count() }
+
+// Sessions lists all from accept to end, in no order. What it says of each was so at one moment.
+func (s *Server) Sessions() []SessionInfo {
+	var all []SessionInfo
+	for _, one := range s.sessions.list() {
+		all = append(all, one.info())
+	}
+	return all
+}
 
 // Await returns when the last session has ended, or with ctx. Leave must have been called. One may wait, at a time.
 func (s *Server) Await(ctx context.Context) error {

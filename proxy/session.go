@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type settings struct {
 	hostname string
 	tls      *tls.Config
 	match    func(sni string) (string, bool)
+	shown    func(configs.Listener, string) string
 	names    *backends.Names
 	// impersonateFrom and clientUser are [users] impersonate_from and [tls] client_user.
 	impersonateFrom configs.Networks
@@ -44,14 +46,17 @@ type settings struct {
 // session is one client connection, from accept to its log line.
 type session struct {
 	settings *settings
-	id       string
 	began    time.Time
-	peer     backends.Peer
-	proxy    string // who has spoken for the client in a PROXY header; "" where nobody has
-	user     string
-	actor    string // who acts as the user, by the store's leave; "" where it is the user
-	backend  string
-	leave    func() // gives up the user's place at the store
+
+	// What follows is listed: the session's own goroutine writes it under mu, and reads it without.
+	peer      backends.Peer
+	proxy     string // who has spoken for the client in a PROXY header; "" where nobody has
+	user      string
+	actor     string // who acts as the user, by the store's leave; "" where it is the user
+	backend   string
+	mechanism string // of the latest attempt
+
+	leave func() // gives up the user's place at the store
 
 	*arrival // nil from the login on
 
@@ -64,9 +69,11 @@ type session struct {
 type arrival struct {
 	ctx      context.Context // ends with the session
 	conn     *wire.Conn
-	mute     bool   // nothing can be said: a TLS handshake is under way, or a PROXY header was malformed
-	external string // the name in the client's certificate; "" where there is none that we trust
-	attempts int    // logins so far
+	stage    SessionState // is listed
+	mute     bool         // nothing can be said: a TLS handshake is under way, or a PROXY header was malformed
+	external string       // the name in the client's certificate; "" where there is none that we trust
+	attempts int          // logins so far
+	received atomic.Int64 // octets of messages, by LMTP
 	// promised is what the client was last told that stores can do, where it is not told again after its login.
 	promised []backends.Capability
 }
@@ -75,12 +82,11 @@ type arrival struct {
 func newSession(ctx context.Context, settings *settings, raw net.Conn) *session {
 	s := &session{
 		settings: settings,
-		id:       rand.Text()[:16], // 80 bits
 		began:    time.Now(),
-		arrival:  &arrival{conn: wire.New(raw)},
+		arrival:  &arrival{conn: wire.New(raw), stage: StateHandshake},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	s.peer = backends.Peer{Client: netAddr(raw.RemoteAddr()), Session: s.id, Listener: settings.listener.Name}
+	s.peer = backends.Peer{Client: netAddr(raw.RemoteAddr()), Session: rand.Text()[:16], Listener: settings.listener.Name}
 	if tcp, ok := raw.RemoteAddr().(*net.TCPAddr); ok {
 		s.peer.Port = tcp.AddrPort().Port()
 	}
@@ -99,7 +105,7 @@ func netAddr(a net.Addr) netip.Addr {
 }
 
 // clientName is for the log, whose readers may lock out whom it names: that must not be a proxy in front of us.
-func clientName(peer backends.Peer) string {
+func clientName(peer *backends.Peer) string {
 	switch {
 	case peer.Unproven:
 		return "unknown"
@@ -196,6 +202,7 @@ func (s *session) arrive(raw net.Conn) error {
 
 // login is the whole dialogue with the client.
 func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, error) {
+	s.note(func() { s.stage = StateLogin })
 	if err := d.Greet(); err != nil {
 		return nil, err
 	}
@@ -272,8 +279,8 @@ func (s *session) line(level zapcore.Level, message string, more ...zap.Field) {
 		return
 	}
 	fields := make([]zap.Field, 0, 24)
-	fields = append(fields, zap.String("session", s.id), zap.String("service", string(s.settings.listener.Service)),
-		zap.String("listener", s.settings.listener.Name), zap.String("client", clientName(s.peer)))
+	fields = append(fields, zap.String("session", s.peer.Session), zap.String("service", string(s.settings.listener.Service)),
+		zap.String("listener", s.settings.listener.Name), zap.String("client", clientName(&s.peer)))
 	if s.proxy != "" {
 		fields = append(fields, zap.String("proxy", s.proxy))
 	}
@@ -296,7 +303,7 @@ func (s *session) write(level zapcore.Level, message string, more ...zap.Field) 
 // connect places the user and logs in at the store. A member of a pool that cannot be reached is left for another one, as long as
 // nothing was said that is a secret.
 func (s *session) connect(ctx context.Context, a *Attempt) (*backends.Connection, error) {
-	s.user, s.actor, s.backend = "", "", ""
+	s.note(func() { s.user, s.actor, s.backend, s.mechanism = "", "", "", a.Mechanism })
 	store, err := s.visit(ctx, a)
 	if s.settings.router.Lost(ctx, err) {
 		store, err = s.visit(ctx, a)
@@ -319,7 +326,7 @@ func (s *session) visit(ctx context.Context, a *Attempt) (*backends.Connection, 
 		place.Release()
 		return nil, err
 	}
-	s.backend = place.Service.Backend
+	s.note(func() { s.backend = place.Service.Backend })
 	if place.Refuse != "" && place.Verified {
 		place.Release()
 		return nil, fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)
@@ -427,11 +434,12 @@ func (s *session) handshake() error {
 	}
 	s.mute = false
 	state := s.conn.TLS()
-	s.peer.TLS, s.peer.Cipher = state.Version, state.CipherSuite
 	s.external = externalName(state, s.settings.clientUser)
-	if name, ok := s.settings.match(state.ServerName); ok {
-		s.peer.SNI = name
+	name, ok := s.settings.match(state.ServerName)
+	if !ok {
+		name = ""
 	}
+	s.note(func() { s.peer.TLS, s.peer.Cipher, s.peer.SNI = state.Version, state.CipherSuite, name })
 	return nil
 }
 

@@ -2,11 +2,74 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 )
+
+// SessionState is how far a session has come.
+type SessionState string
+
+// The states.
+const (
+	StateHandshake SessionState = "handshake" // its PROXY header, or its TLS, is awaited
+	StateLogin     SessionState = "login"     // nobody has logged in yet
+	StateRelay     SessionState = "relay"     // a user is in, and bytes are moved
+	StateDelivery  SessionState = "delivery"  // by LMTP, where nobody logs in
+)
+
+// SessionInfo is what is known of a session at one moment. Before the login, user, backend and mechanism are those of the latest
+// attempt.
+type SessionInfo struct {
+	ID          string       `json:"id"`
+	Service     string       `json:"service"`
+	Listener    string       `json:"listener"`
+	Client      string       `json:"client"`                // an address; "unix", or "unknown" where a proxy speaks for nobody
+	Proxy       string       `json:"proxy,omitempty"`       // who has spoken for the client in a PROXY header
+	SNI         string       `json:"sni,omitempty"`         // only if a certificate of ours has the name
+	Certificate string       `json:"certificate,omitempty"` // the name, as it stands in the certificate that is shown for SNI
+	TLS         string       `json:"tls,omitempty"`         // the version
+	User        string       `json:"user,omitempty"`        // canonical
+	Actor       string       `json:"actor,omitempty"`       // who acts as the user, where another one does
+	Backend     string       `json:"backend,omitempty"`
+	Mechanism   string       `json:"mechanism,omitempty"`
+	State       SessionState `json:"state"`
+	Since       time.Time    `json:"since"`
+	Moved       time.Time    `json:"moved,omitzero"` // when a byte last moved in the relay
+	Sent        int64        `json:"sent"`           // bytes to the client in the relay
+	Received    int64        `json:"received"`       // bytes of the client's in the relay; by LMTP of its messages
+}
+
+// note changes what is listed of the session.
+func (s *session) note(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+// info tells what is known by now. Any goroutine may ask.
+func (s *session) info() SessionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	listener := s.settings.listener
+	info := SessionInfo{
+		ID: s.peer.Session, Service: string(listener.Service), Listener: listener.Name, Client: clientName(&s.peer), Proxy: s.proxy,
+		SNI: s.peer.SNI, User: s.user, Actor: s.actor, Backend: s.backend, Mechanism: s.mechanism, Since: s.began,
+	}
+	if s.peer.TLS != 0 {
+		info.TLS = tls.VersionName(s.peer.TLS)
+		info.Certificate = s.settings.shown(listener, s.peer.SNI)
+	}
+	if s.relayed != nil {
+		info.State = StateRelay
+		info.Sent, info.Received, info.Moved = s.relayed.Moved()
+	} else {
+		info.State, info.Received = s.stage, s.received.Load()
+	}
+	return info
+}
 
 // sessions are all that have not ended, from accept on. Safe for concurrent use.
 type sessions struct {
@@ -45,14 +108,19 @@ func (all *sessions) count() int {
 	return len(all.all)
 }
 
+// list returns all, in no order.
+func (all *sessions) list() []*session {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return slices.Collect(maps.Keys(all.all))
+}
+
 // shortSpell is what is not worth waiting for between the ends of two sessions.
 const shortSpell = 10 * time.Millisecond
 
 // end tells all sessions to end, evenly over a time, until ctx ends.
 func (all *sessions) end(ctx context.Context, over time.Duration, cause error) {
-	all.mu.Lock()
-	list := slices.Collect(maps.Keys(all.all))
-	all.mu.Unlock()
+	list := all.list()
 	begun := time.Now()
 	for i, s := range list {
 		due := time.Duration(float64(over) * float64(i) / float64(len(list)))

@@ -3,6 +3,7 @@ package tlsstore
 import (
 	"cmp"
 	"crypto/tls"
+	"strings"
 
 	"jackdaw/configs"
 )
@@ -113,6 +114,17 @@ func (s *Store) fallback(listenerDefault *string) string {
 		return indexed(*s.cfg.Default)
 	}
 	return indexed(s.hostname)
+}
+
+// Shown returns the name, as it stands in the certificate, of what a client is shown that sends sni, or nothing, on a listener with
+// this default; "" if there is none. What policies say of services is not looked at.
+func (s *Store) Shown(sni string, listenerDefault *string) string {
+	c := s.index.choose(sni, s.fallback(listenerDefault))
+	if c.how == Refused || len(s.index.with(c.name)) > 0 {
+		return c.name
+	}
+	_, parent, _ := strings.Cut(c.name, ".")
+	return "*." + parent
 }
 
 // Match returns the name that a client sent by SNI, in lower case, if it is a DNS name that a certificate matches.

@@ -127,6 +127,7 @@ func (d *daemon) setup(config *configs.Config, router *backends.Router, certs *c
 			return certs.Config(settings)
 		},
 		Match: certs.Match,
+		Shown: func(l configs.Listener, sni string) string { return certs.Shown(sni, l.Default) },
 	}
 }
 

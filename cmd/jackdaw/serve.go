@@ -224,7 +224,7 @@ func (d *daemon) finish(hurry context.Context) error {
 	ctx, cancel := context.WithTimeout(hurry, limit)
 	defer cancel()
 	err := d.server.End(ctx, max(0, limit-farewellTime))
-	left := d.server.Sessions()
+	left := d.server.Count()
 	d.release()
 	if err != nil {
 		return fmt.Errorf("%d sessions were cut off: %w", left, err)

@@ -98,7 +98,7 @@ func (d *daemon) upgrade() (*upgraded, error) {
 		d.manager.serving("Serving; an upgrade has failed: " + err.Error())
 		return nil, err
 	}
-	return &upgraded{Process: heir.PID, Former: os.Getpid(), Sessions: d.server.Sessions()}, nil
+	return &upgraded{Process: heir.PID, Former: os.Getpid(), Sessions: d.server.Count()}, nil
 }
 
 // bequeath starts the new process, and returns when it serves.
