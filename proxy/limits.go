@@ -10,5 +10,5 @@ type LimitState struct {
 
 // Limits lists the limits that hold, always in the same order.
 func (s *Server) Limits() []LimitState {
-	return []LimitState{{Name: "sessions", Now: s.Sessions()}}
+	return []LimitState{{Name: "sessions", Now: s.sessions.count()}}
 }
