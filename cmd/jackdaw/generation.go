@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -69,8 +70,17 @@ func (g *generation) send(ctx context.Context, question string, details any) (*h
 	if err != nil {
 		return nil, err
 	}
-	return g.client.Do(request)
+	response, err := g.client.Do(request)
+	for _, sign := range []error{io.EOF, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, sign) {
+			return nil, errGone
+		}
+	}
+	return response, err
 }
+
+// errGone says that a process has ended, and its sessions with it.
+var errGone = errors.New("the process is gone")
 
 // awaitEnd returns when the process is gone, or ctx ends.
 func (g *generation) awaitEnd(ctx context.Context) {
@@ -222,7 +232,7 @@ func (g *generations) all() []*generation {
 	return slices.Clone(g.older)
 }
 
-// Each asks all older generations at once, and returns what went wrong. One that ends in the meantime has nothing more to say.
+// Each asks all older generations at once, and returns what went wrong. For one that ends in the meantime nothing has.
 func (g *generations) Each(ask func(*generation) error) error {
 	var tasks sync.WaitGroup
 	all := g.all()
@@ -231,12 +241,7 @@ func (g *generations) Each(ask func(*generation) error) error {
 		tasks.Go(func() { errs[i] = ask(one) })
 	}
 	tasks.Wait()
-	for i, one := range all {
-		if !slices.Contains(g.all(), one) {
-			errs[i] = nil
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, errGone) })...)
 }
 
 // close shuts the door, and forgets the others.

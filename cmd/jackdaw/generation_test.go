@@ -76,6 +76,9 @@ func TestEach(t *testing.T) {
 		t.Errorf("there answer %q", got)
 	}
 	first.close()
+	if got := names(); !slices.Contains(got, "the second") { // whether or not it was noticed already
+		t.Errorf("there answer %q", got)
+	}
 	if pid := <-newest.gone; pid != 1 {
 		t.Errorf("process %d is gone, want 1", pid)
 	}

@@ -19,8 +19,10 @@ func (m manager) tell(states ...string) {
 	}
 }
 
-// serving ends what starting, reloading or stopped began.
-func (m manager) serving(status string) { m.tell(systemd.SdNotifyReady, "STATUS="+status) }
+// serving ends what starting, a reload or an upgrade began.
+func (m manager) serving(status string) {
+	m.tell(systemd.SdNotifyReady, "STATUS="+strings.ReplaceAll(status, "\n", "; ")) // a state is one line
+}
 
 // reloading says that a reload or an upgrade has begun. Whoever waits for it waits until serving.
 func (m manager) reloading(status string) {
