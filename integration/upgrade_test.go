@@ -29,6 +29,7 @@ type dynasty struct {
 	program string // a copy, which a test may replace
 	admin   string // the socket
 	store   string // the address
+	listen  string // more lines for that table
 
 	// What the first process is started with, besides.
 	env   []string
@@ -68,8 +69,8 @@ func (d *dynasty) start() {
 // write writes the configuration, with more lines.
 func (d *dynasty) write(lines string) {
 	d.t.Helper()
-	replace(d.t, d.file, fmt.Appendf(nil, "[listen]\nimaps = %q\n[tls]\ncertificates = [\"certs\"]\n[admin]\nsocket = %q\n"+
-		"[[backend]]\nname = \"store\"\nimap = %q\n%s", d.at(portIMAPS), d.admin, d.store, lines))
+	replace(d.t, d.file, fmt.Appendf(nil, "[listen]\nimaps = %q\n%s\n[tls]\ncertificates = [\"certs\"]\n[admin]\nsocket = %q\n"+
+		"[[backend]]\nname = \"store\"\nimap = %q\n%s", d.at(portIMAPS), d.listen, d.admin, d.store, lines))
 }
 
 // install puts a program into the place of the running one, as package managers do. cp writes it: a file of ours that is open for
@@ -333,8 +334,8 @@ func TestUpgradeRefused(t *testing.T) {
 	l := startLoad(d, 1)
 
 	d.write("surplus = 1\n")
-	d.refuses("reload", "jackdaw.toml:10: ")
-	d.refuses("upgrade", "jackdaw.toml:10: ")
+	d.refuses("reload", "jackdaw.toml:11: ")
+	d.refuses("upgrade", "jackdaw.toml:11: ")
 	d.write("")
 	d.install(d.script("#!/bin/sh\nexit 3\n"))
 	d.refuses("upgrade", "exit status 3")
@@ -398,4 +399,31 @@ func TestUpgradePool(t *testing.T) {
 	})
 	goes(late, "other")
 	after.ask("NOOP")
+}
+
+// TestUpgradeUnix: a unix socket has the same file before and after, and goes with the last process.
+func TestUpgradeUnix(t *testing.T) {
+	t.Parallel()
+	d := newDynasty(t)
+	path := filepath.Join(d.dir, "lmtp")
+	d.listen = fmt.Sprintf("lmtp = \"unix:%s\"", path)
+	d.write(fmt.Sprintf("lmtp = %q\n", net.JoinHostPort(d.host, portLMTP))) // where nobody listens
+	d.start()
+	d.answers(t, "unix", path)
+	before, err := os.Stat(path)
+	must(t, err)
+	former := d.upgrade()
+	last := d.upgrade()
+	d.ends(former)
+	after, err := os.Stat(path)
+	must(t, err)
+	if !os.SameFile(before, after) {
+		t.Error("the socket has another file")
+	}
+	dialFrom(t, "", "unix", path).expect("220 ")
+	must(t, syscall.Kill(last, syscall.SIGTERM))
+	d.ends(last)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket has left its file: %v", err)
+	}
 }
