@@ -251,29 +251,6 @@ const (
 	LoginXCLIENT LoginForm = "xclient" // submission only: by XCLIENT LOGIN=user, and no AUTH
 )
 
-// Limits is the [limits] table. Durations are positive.
-type Limits struct {
-	// LoginTimeout runs from accept to the end of the login; default 60s.
-	LoginTimeout time.Duration `toml:"login_timeout"`
-	// IdleTimeout ends a logged-in session, or one of LMTP, in which nothing moves; default 35m for every service: RFC 9051
-	// section 5.4 asks for 30, RFC 1939 section 3 for 10, RFC 5321 section 4.5.3.2.7 for 5. One duration, or a table by
-	// service.
-	IdleTimeout PerService[time.Duration] `toml:"idle_timeout"`
-	// Attempts is how many logins may fail on one connection; default 3.
-	Attempts int `toml:"attempts"`
-	// FailureDelay passes between the beginning of an attempt and its refusal, more with repetition; default 2s.
-	FailureDelay time.Duration `toml:"failure_delay"`
-	// StopDelay passes between SIGTERM, when a load balancer hears that no more clients are wanted, and the moment in which
-	// nobody is accepted any more; default 0.
-	StopDelay time.Duration `toml:"stop_delay"`
-	// StopTimeout is the time that sessions are ended in then, spread over it; default 15s. What has not found its end in it,
-	// such as a message that is under way, is cut off.
-	StopTimeout time.Duration `toml:"stop_timeout"`
-	// UpgradeTimeout is how long a process that another one has replaced may keep its sessions; default 24h. In the second half
-	// of it they are ended, spread over that time.
-	UpgradeTimeout time.Duration `toml:"upgrade_timeout"`
-}
-
 // PerService is a value that may differ by service. Load has filled in every service.
 type PerService[T any] map[Service]T
 

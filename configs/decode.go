@@ -40,6 +40,10 @@ func (d *decoder) decode(n *node, v reflect.Value) {
 		d.networks(n, networks)
 		return
 	}
+	if sessions, ok := v.Addr().Interface().(*Sessions); ok {
+		d.sessions(n, sessions)
+		return
+	}
 	if s, ok := scalars[v.Type()]; ok {
 		d.scalar(n, s, v)
 		return

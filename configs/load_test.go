@@ -125,6 +125,11 @@ func TestDefaults(t *testing.T) {
 			Attempts:     3,
 			FailureDelay: 2 * time.Second,
 
+			SessionsPerClient: 1000,
+			SessionsPerUser:   100,
+			FailuresPerClient: Rate{20, time.Minute},
+			Exempt:            Networks{Prefixes: localPrefixes(), Unix: true},
+
 			StopTimeout:    15 * time.Second,
 			UpgradeTimeout: 24 * time.Hour,
 		},
@@ -229,6 +234,13 @@ login_timeout = "10s"
 idle_timeout = { imap = "1h" }
 attempts = 5
 failure_delay = "1s"
+sessions = { imap = 20_000, lmtp = 100 }
+sessions_per_client = 50
+sessions_per_user = 0
+failures_per_client = "100/h"
+exempt = "192.0.2.0/24"
+deny = "198.51.100.0/24"
+deny_file = "denied"
 stop_delay = "5s"
 stop_timeout = "1m"
 upgrade_timeout = "48h"
@@ -343,6 +355,13 @@ client_ca = "a.pem"
 			IdleTimeout:  idleTimeout(35*time.Minute, PerService[time.Duration]{IMAP: time.Hour}),
 			Attempts:     5,
 			FailureDelay: time.Second,
+
+			Sessions:          Sessions{By: map[Service]int{IMAP: 20_000, LMTP: 100}},
+			SessionsPerClient: 50,
+			FailuresPerClient: Rate{100, time.Hour},
+			Exempt:            Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+			Deny:              Networks{Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
+			DenyFile:          "/etc/jackdaw/denied",
 
 			StopDelay:      5 * time.Second,
 			StopTimeout:    time.Minute,

@@ -137,7 +137,8 @@ func addTable(tables map[string]*manualTable, path, heading string, v reflect.Va
 			}
 			addAll(tables, path+".SERVICE", "["+path+".SERVICE]", value)
 		case tag == "":
-		case inner.Kind() == reflect.Struct && scalars[inner].parse == nil && inner != reflect.TypeFor[Networks]():
+		case inner.Kind() == reflect.Struct && scalars[inner].parse == nil && inner != reflect.TypeFor[Networks]() &&
+			inner != reflect.TypeFor[Sessions]():
 			within, title := strings.TrimPrefix(path+"."+tag, "."), "[%s]"
 			switch f.Type.Kind() {
 			case reflect.Slice:
@@ -205,7 +206,7 @@ var (
 
 // otherDefaults are keys whose defaults depend on more than the file, or on other keys, and those that least gives although
 // they need not be there.
-var otherDefaults = []string{"hostname", "external_login", "to", "http"}
+var otherDefaults = []string{"hostname", "external_login", "to", "http", "exempt"}
 
 // check compares type, default and example with those of a key.
 func (term manualTerm) check(t *testing.T, heading string, key *manualKey) {
@@ -276,6 +277,8 @@ func typeWords(key *manualKey) string {
 		return "address, list of addresses, or table"
 	case strings.HasPrefix(t.Name(), "PerService["):
 		return scalarWords(t.Elem()) + ", or table of " + plural(scalarWords(t.Elem())) + " by service"
+	case t == reflect.TypeFor[Sessions]():
+		return "whole number, or table of whole numbers by service"
 	case t == reflect.TypeFor[Networks]():
 		return "list of " + plural(scalarWords(t))
 	case t.Kind() == reflect.Slice:

@@ -28,6 +28,7 @@ var scalars = map[reflect.Type]scalar{
 	reflect.TypeFor[string]():        {unstable.String, "a string", func(s string) (any, error) { return s, nil }},
 	reflect.TypeFor[time.Duration](): {unstable.String, `a duration such as "30s"`, parseDuration},
 	reflect.TypeFor[Interval]():      {unstable.String, `"off" or a duration such as "10s"`, parseInterval},
+	reflect.TypeFor[Rate]():          {unstable.String, `"off" or a rate such as "20/min"`, parseRate},
 	reflect.TypeFor[fs.FileMode]():   {unstable.String, `a mode such as "0660"`, parseMode},
 	reflect.TypeFor[Service]():       {unstable.String, `a service such as "imap"`, parseService},
 	reflect.TypeFor[TLSMode]():       {unstable.String, `"none", "starttls" or "implicit"`, parseTLSMode},

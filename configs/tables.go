@@ -28,6 +28,10 @@ func defaults() *Config {
 			Attempts:     3,
 			FailureDelay: 2 * time.Second,
 
+			SessionsPerClient: 1000,
+			SessionsPerUser:   100,
+			FailuresPerClient: Rate{20, time.Minute},
+
 			StopTimeout:    15 * time.Second,
 			UpgradeTimeout: 24 * time.Hour,
 		},
@@ -224,28 +228,6 @@ func (r *Route) check(d *decoder, n *node) {
 // unconditional reports whether a route matches everything.
 func (r *Route) unconditional(n *node) bool {
 	return !slices.ContainsFunc(n.keys, func(key string) bool { return key != "to" && key != "refuse" })
-}
-
-func (l *Limits) check(d *decoder, n *node) {
-	for key, limit := range map[string]time.Duration{
-		"login_timeout": l.LoginTimeout, "failure_delay": l.FailureDelay,
-		"stop_timeout": l.StopTimeout, "upgrade_timeout": l.UpgradeTimeout,
-	} {
-		if limit <= 0 {
-			d.errorf(n.at(key), "%s must be longer than 0", key)
-		}
-	}
-	for service, limit := range l.IdleTimeout {
-		if limit <= 0 {
-			d.errorf(n.at("idle_timeout").at(string(service)), "idle_timeout must be longer than 0")
-		}
-	}
-	if l.StopDelay < 0 {
-		d.errorf(n.at("stop_delay"), "stop_delay must not be negative")
-	}
-	if l.Attempts < 1 {
-		d.errorf(n.at("attempts"), "attempts must be at least 1")
-	}
 }
 
 func (l *Log) check(d *decoder, n *node) {
