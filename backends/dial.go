@@ -47,6 +47,7 @@ func (s *Service) open(ctx context.Context, o Opening) (*wire.Conn, Capabilities
 	if err := s.downNow(); err != nil {
 		return nil, Capabilities{}, path{}, err
 	}
+	defer s.door.steps.Connect.Since(time.Now())
 	var errs []error
 	for paths := s.inOrder(s.resolve(ctx, false)); len(paths) > 0 && ctx.Err() == nil; {
 		raw, p, left, failures := s.race(ctx, paths, stagger)

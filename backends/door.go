@@ -31,6 +31,8 @@ var (
 // door is the way in to one backend, for the users of all its services. It outlives a Router, as their sessions do. Safe for
 // concurrent use.
 type door struct {
+	steps *Steps // of all doors
+
 	mu       sync.Mutex
 	drained  bool
 	sessions int               // and logins that are to become some
@@ -51,7 +53,7 @@ type waiter struct {
 }
 
 func newDoor() *door {
-	return &door{users: make(map[uint64]uint32), counts: make(map[configs.Service]*LoginCounts)}
+	return &door{steps: new(Steps), users: make(map[uint64]uint32), counts: make(map[configs.Service]*LoginCounts)}
 }
 
 var userSeed = maphash.MakeSeed()
@@ -257,6 +259,8 @@ func (d *door) counted(service configs.Service) LoginCounts {
 
 // doors has the door of each backend, by its name. Safe for concurrent use.
 type doors struct {
+	steps Steps
+
 	mu  sync.Mutex
 	all map[string]*door
 }
@@ -267,6 +271,7 @@ func (d *doors) of(backend string) *door {
 	found := d.all[backend]
 	if found == nil {
 		found = newDoor()
+		found.steps = &d.steps
 		d.all[backend] = found
 	}
 	return found

@@ -179,7 +179,7 @@ func (r *Router) ask(ctx context.Context, name string, q Query, verify bool) (di
 	if r.tokens != nil && q.isToken() {
 		q.Secret, q.Exchange = "", nil // a token is for nobody else to see
 	}
-	return d.Lookup(ctx, q.toDirectory(verify && r.config.Auth.Verify == configs.VerifyDirectory))
+	return d.answers.lookup(ctx, d, q.toDirectory(verify && r.config.Auth.Verify == configs.VerifyDirectory), &r.doors.steps.Directory)
 }
 
 // KnowsDomain asks a directory whether it knows a domain; sni is the name because of which it is asked.
@@ -212,7 +212,7 @@ func (r *Router) verify(ctx context.Context, q Query) (directories.Answer, error
 	case r.verifier == nil || !q.proves():
 		return directories.Answer{}, nil
 	}
-	answer, err := r.verifier.Lookup(ctx, q.toDirectory(true))
+	answer, err := r.verifier.answers.lookup(ctx, r.verifier, q.toDirectory(true), &r.doors.steps.Verifier)
 	if err != nil {
 		return directories.Answer{}, fmt.Errorf("%s: %w", r.config.Auth.Verify, err)
 	}
@@ -224,7 +224,7 @@ func (q Query) isToken() bool { return q.Mechanism == sasl.OAuthBearer || q.Mech
 
 // verifyToken asks whose token it is. What a client chooses by its SNI name and its listener does not complete that name.
 func (r *Router) verifyToken(ctx context.Context, q Query) (directories.Answer, error) {
-	answer, err := r.tokens.Lookup(ctx, q.toDirectory(true))
+	answer, err := r.tokens.answers.lookup(ctx, r.tokens, q.toDirectory(true), &r.doors.steps.Verifier)
 	if err != nil {
 		return directories.Answer{}, fmt.Errorf("token: %w", err)
 	}

@@ -170,6 +170,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 		welcome, err = s.store.Login(conn, caps, v.Client)
 		return err
 	})
+	s.door.steps.Login.Since(began)
 	_, plain := v.Client.(*Plain)
 	if _, refused := errors.AsType[*Refusal](err); err == nil || refused || plain && (ctx.Err() == nil || errors.Is(context.Cause(ctx), errSlow)) {
 		s.heard(p, v.User, err) // what else ends an exchange may be the client's doing

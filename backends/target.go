@@ -17,19 +17,22 @@ import (
 // openDirectory is a directory that is open, and what it was made of.
 type openDirectory struct {
 	directories.Directory
-	config configs.Directory
+	config  configs.Directory
+	answers answers
 }
 
 // openVerifier is the same for a verifier.
 type openVerifier struct {
 	directories.Directory
-	config configs.Auth
+	config  configs.Auth
+	answers answers
 }
 
 // openTokens is the same for who verifies tokens.
 type openTokens struct {
 	directories.Directory
-	config configs.Tokens
+	config  configs.Tokens
+	answers answers
 }
 
 // AskDirectories opens the directories of a Router that PrepareRouter has made.
@@ -48,7 +51,7 @@ func (r *Router) openDirectories(old *Router) error {
 			r.closeDirectories(old)
 			return err
 		}
-		r.directories[name] = &openDirectory{d, config}
+		r.directories[name] = &openDirectory{Directory: d, config: config}
 	}
 	err := r.openVerifier(old)
 	if err == nil {
@@ -69,7 +72,7 @@ func (r *Router) openVerifier(old *Router) error {
 	}
 	d, err := directories.OpenVerifier(auth, r.log)
 	if d != nil {
-		r.verifier = &openVerifier{d, auth}
+		r.verifier = &openVerifier{Directory: d, config: auth}
 	}
 	return err
 }
@@ -82,7 +85,7 @@ func (r *Router) openTokens(old *Router) error {
 	}
 	d, err := directories.OpenTokens(config, r.log)
 	if d != nil {
-		r.tokens = &openTokens{d, config}
+		r.tokens = &openTokens{Directory: d, config: config}
 	}
 	return err
 }
