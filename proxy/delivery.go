@@ -273,6 +273,7 @@ func (d *delivery) log() {
 			continue
 		}
 		users, codes = append(users, r.user), append(codes, reply.Code)
+		m.dialogue.settings.server.counts.mailed(reply.Code)
 		if reason := reply.Line(); reply.Code >= 400 && len(reasons) < maxReasons && !slices.Contains(reasons, reason) {
 			reasons = append(reasons, reason)
 		}

@@ -90,10 +90,11 @@ func (m *message) add(heard *answer, args string) error {
 
 // logRefused tells of a recipient for whom no store was asked.
 func (m *message) logRefused(to wire.Path, err error) {
-	level := zap.InfoLevel
-	if replyTo(err, unknown).Code < 500 {
+	level, code := zap.InfoLevel, replyTo(err, unknown).Code
+	if code < 500 {
 		level = zap.WarnLevel
 	}
+	m.dialogue.settings.server.counts.mailed(code)
 	m.dialogue.line(level, "recipient refused", zap.Stringer("recipient", to), zap.Stringer("sender", m.from), zap.Error(err))
 }
 

@@ -44,6 +44,7 @@ type Server struct {
 	accepts   sync.WaitGroup
 	accepted  atomic.Int64
 	sessions  sessions
+	counts    counts
 	loops     relay.Loops
 	decoys    decoys
 
@@ -255,6 +256,7 @@ func (s *Server) accept(l *socket) {
 		session := newSession(context.Background(), settings, conn)
 		s.sessions.enter(session)
 		s.accepted.Add(1)
+		s.counts.began(settings.listener.Service)
 		go session.serve(conn)
 	}
 }

@@ -207,10 +207,12 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		return nil, err
 	}
 	for failures := 1; failures <= s.settings.limits.Attempts; failures++ {
+		began := time.Now()
 		attempt, err := next(d)
 		if err != nil {
 			return nil, err
 		}
+		s.settings.server.counts.dialogue.Since(began)
 		// What was answered before the attempt must not wait for the store.
 		if err := s.conn.Flush(); err != nil {
 			return nil, err
@@ -255,6 +257,7 @@ func (s *session) refuse(ctx context.Context, d Dialogue, a *Attempt, failures i
 
 // accept tells the client, and the log, that it is in.
 func (s *session) accept(d Dialogue, store *backends.Connection, a *Attempt) error {
+	s.settings.server.counts.tried(s.settings.listener.Service, a.Mechanism, nil)
 	s.write(zap.InfoLevel, "login", zap.Stringer("address", store.Address), zap.String("mechanism", a.Mechanism))
 	if err := d.Accept(store.Welcome); err != nil {
 		store.Conn.Close()
@@ -265,6 +268,7 @@ func (s *session) accept(d Dialogue, store *backends.Connection, a *Attempt) err
 
 // logFailure writes the one line of a failed login. The name is the canonical one, or none; the secret is never there.
 func (s *session) logFailure(a *Attempt, err error) {
+	s.settings.server.counts.tried(s.settings.listener.Service, a.Mechanism, err)
 	level := zap.InfoLevel
 	if reason := reasonFor(err); !isSyntax(err) && (reason == ReasonUnavailable || reason == ReasonBroken) {
 		level = zap.WarnLevel
@@ -429,7 +433,10 @@ func (s *session) handshake() error {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
 	defer cancel()
 	s.mute = true
-	if err := s.conn.ServeTLS(ctx, s.settings.tls); err != nil {
+	began := time.Now()
+	err := s.conn.ServeTLS(ctx, s.settings.tls)
+	s.settings.server.counts.shook(s.conn.TLS(), err, time.Since(began))
+	if err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	s.mute = false

@@ -73,9 +73,10 @@ func (s *session) info() SessionInfo {
 
 // sessions are all that have not ended, from accept on. Safe for concurrent use.
 type sessions struct {
-	mu   sync.Mutex
-	all  map[*session]struct{}
-	none chan struct{} // is closed when the last one has left; nil as long as nobody waits for that
+	mu    sync.Mutex
+	all   map[*session]struct{}
+	ended [maxServices]moved // by sessions that have left
+	none  chan struct{}      // is closed when the last one has left; nil as long as nobody waits for that
 }
 
 func (all *sessions) enter(s *session) {
@@ -91,6 +92,7 @@ func (all *sessions) leave(s *session) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	delete(all.all, s)
+	all.tally(s)
 	all.tell()
 }
 
