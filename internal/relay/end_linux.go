@@ -65,7 +65,7 @@ func (e *end) write(p []byte) { e.loop.out = append(e.loop.out, p...) }
 
 // receive returns what the peer has said, in the loop's memory. An error, or the end, may come with the last of it.
 func (e *end) receive() ([]byte, error) {
-	e.budget = batch
+	e.budget = e.loop.batch()
 	said := e.loop.plain[:]
 	if e.tls == nil {
 		n, err := e.read(said)
@@ -137,6 +137,7 @@ func (e *end) give(b []byte) error {
 		return errTakesNothing
 	}
 	e.pending = append(e.pending, b[n:]...)
+	e.loop.pending += len(b) - n
 	return nil
 }
 
@@ -148,6 +149,7 @@ func (e *end) flush() error {
 	n, err := writeSocket(e.fd, e.pending)
 	if n > 0 {
 		e.stalled = e.loop.now
+		e.loop.pending -= n
 	}
 	if e.pending = e.pending[n:]; len(e.pending) > 0 || err != nil {
 		return err
@@ -205,5 +207,6 @@ func (e *end) close() {
 		e.loop.out = e.loop.out[:0]
 	}
 	_ = unix.Close(e.fd)
+	e.loop.pending -= len(e.pending)
 	e.tls, e.pending = nil, nil
 }

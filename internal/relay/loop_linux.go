@@ -1,16 +1,21 @@
 package relay
 
 import (
+	"math"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// batch is how many bytes are moved at once: eight records of TLS.
-	batch = 128 << 10
+	// batch is how many bytes are moved at once: sixteen records of TLS.
+	batch = 256 << 10
+	// smallBatch is as much while many peers are slow to take what they are sent.
+	smallBatch = 16 << 10
 	// record is the most that one record of TLS takes (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
 	record = 5 + 16<<10 + 2048
 	// rounds is how many batches a session may move in each direction before it is another one's turn.
@@ -19,7 +24,9 @@ const (
 
 // loop moves the bytes of many sessions, on one goroutine. Others may call post only.
 type loop struct {
-	epoll, wake int // descriptors; wake is an eventfd
+	epoll, wake int      // descriptors; wake is an eventfd
+	file        *os.File // owns epoll
+	set         syscall.RawConn
 	start       time.Time
 	now         time.Duration // since start, when the latest events were fetched
 	pairs       []*pair       // by place; nil where none is
@@ -28,43 +35,66 @@ type loop struct {
 	busy        []*pair       // those that had more to do than they were let
 	ending      []*pair       // those that are to end when they are quiet
 	silent      []*queue      // all pairs, by how long nothing may move
-	closed      bool
+	alarm       *time.Timer   // rings when something is due
+	alarmAt     time.Duration // since start
+	ended       bool
 	done        chan struct{}
 
 	in    [batch + record]byte   // what tls.Conn reads into
 	plain [batch + 2*record]byte // what a peer has said, without TLS
 	out   []byte                 // what tls.Conn has written
+	// pending is how much waits for peers to take it.
+	pending int
 
 	mu     sync.Mutex
 	posted []func()
+	closed bool // there is no wake any more
 }
 
 func newLoop() (*loop, error) {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
+	l := &loop{start: time.Now(), done: make(chan struct{})}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, err
 	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err == nil {
-		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: -1})
-		if err != nil {
-			_ = unix.Close(wake)
-		}
-	}
-	if err != nil {
-		_ = unix.Close(epoll)
+	if err = unix.SetNonblock(l.epoll, true); err != nil { // it has Go's poller take the file
+		_ = unix.Close(l.epoll)
 		return nil, err
 	}
-	return &loop{epoll: epoll, wake: wake, start: time.Now(), done: make(chan struct{})}, nil
+	l.file = os.NewFile(uintptr(l.epoll), "epoll")
+	if err = l.equip(); err != nil {
+		_ = l.file.Close()
+		return nil, err
+	}
+	l.alarm = time.AfterFunc(never, func() { l.post(func() {}) })
+	return l, nil
+}
+
+// equip makes what is needed to wait, and to be woken up.
+func (l *loop) equip() error {
+	err := l.file.SetReadDeadline(time.Time{}) // which fails where nobody could wait for the file
+	if err != nil {
+		return err
+	}
+	if l.set, err = l.file.SyscallConn(); err != nil {
+		return err
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return err
+	}
+	err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: -1})
+	if err != nil {
+		_ = unix.Close(l.wake)
+	}
+	return err
 }
 
 // post has the loop do something, soon.
 func (l *loop) post(deed func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.posted = append(l.posted, deed)
-	first := len(l.posted) == 1
-	l.mu.Unlock()
-	if first {
+	if len(l.posted) == 1 && !l.closed {
 		_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
 }
@@ -73,12 +103,9 @@ func (l *loop) post(deed func()) {
 func (l *loop) run() {
 	defer close(l.done)
 	var events [256]unix.EpollEvent
-	for !l.closed {
-		n, err := unix.EpollWait(l.epoll, events[:], l.timeout())
+	for !l.ended {
+		n := l.await(events[:])
 		l.now = time.Since(l.start)
-		if err != nil && err != unix.EINTR {
-			panic("epoll_wait: " + err.Error()) // the descriptor is ours alone
-		}
 		busy := l.busy
 		l.busy = nil
 		for _, e := range events[:max(n, 0)] {
@@ -98,7 +125,51 @@ func (l *loop) run() {
 		l.free = append(l.free, l.left...)
 		l.left = l.left[:0]
 	}
-	_, _ = unix.Close(l.epoll), unix.Close(l.wake)
+	l.alarm.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	_, _ = l.file.Close(), unix.Close(l.wake)
+}
+
+// await waits for events as a goroutine waits for a socket: Go's poller watches the set, which is a descriptor, too. A goroutine
+// that waited in epoll_wait would hold one of the processors that the others need for logins, until the runtime took it away.
+func (l *loop) await(events []unix.EpollEvent) (n int) {
+	l.setAlarm()
+	err := l.set.Read(func(fd uintptr) bool {
+		n, _ = unix.EpollWait(int(fd), events, 0)
+		return n > 0 || len(l.busy) > 0
+	})
+	if err != nil {
+		panic("waiting for events: " + err.Error()) // the descriptor is ours alone
+	}
+	return n
+}
+
+// setAlarm has await end in time for what is due next.
+func (l *loop) setAlarm() {
+	due := l.due()
+	if due == never || l.now < l.alarmAt && l.alarmAt <= due {
+		return
+	}
+	l.alarmAt = due
+	l.alarm.Reset(due - l.now)
+}
+
+const never = time.Duration(math.MaxInt64)
+
+// due is when a session is to be looked at again.
+func (l *loop) due() time.Duration {
+	due := never
+	if len(l.ending) > 0 {
+		due = l.now + tick()
+	}
+	for _, q := range l.silent {
+		if p := q.oldest(); p != nil {
+			due = min(due, p.movedAt()+q.limit)
+		}
+	}
+	return due
 }
 
 func (l *loop) takePosted() []func() {
@@ -126,26 +197,15 @@ func (l *loop) handle(event unix.EpollEvent) {
 	p.work()
 }
 
-// timeout is how long to wait for events at most, in milliseconds.
-func (l *loop) timeout() int {
-	if len(l.busy) > 0 {
-		return 0
+// crowd is how much may wait for peers before less is read for each, in bytes.
+const crowd = 32 << 20
+
+// batch is how many bytes to move at once.
+func (l *loop) batch() int {
+	if l.pending > crowd {
+		return smallBatch
 	}
-	next := time.Duration(-1)
-	if len(l.ending) > 0 {
-		next = tick()
-	}
-	for _, q := range l.silent {
-		if p := q.oldest(); p != nil {
-			if wait := max(0, p.movedAt()+q.limit-time.Since(l.start)); next < 0 || wait < next {
-				next = wait
-			}
-		}
-	}
-	if next < 0 {
-		return -1
-	}
-	return int((next + time.Millisecond - 1) / time.Millisecond)
+	return batch
 }
 
 // add begins to relay a session.

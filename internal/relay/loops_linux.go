@@ -23,7 +23,7 @@ func (l *Loops) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, one := range l.loops {
-		one.post(func() { one.closed = true })
+		one.post(func() { one.ended = true })
 		<-one.done
 	}
 	l.loops = nil
