@@ -62,12 +62,13 @@ func (m *memory) read(name string, v any) {
 
 // write replaces a file when the new one is complete. m.mu is held.
 func (m *memory) write(name string, v any) {
-	if err := replace(filepath.Join(m.dir, name), v); err != nil {
+	if err := Keep(filepath.Join(m.dir, name), v); err != nil {
 		m.log.Warn("keeping what is to outlive a restart", zap.String("file", name), zap.Error(err))
 	}
 }
 
-func replace(path string, v any) error {
+// Keep writes JSON to a file, which it replaces when the new one is complete.
+func Keep(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {
 		return err

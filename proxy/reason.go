@@ -26,6 +26,7 @@ const (
 	ReasonForbidden                  // a command that a proxy cannot let pass
 	ReasonIdle                       // nothing has moved for too long
 	ReasonShutdown                   // we are going
+	ReasonKicked                     // the administrator has ended the session
 )
 
 // ends are the errors that end a session, where the client may hear why.
@@ -39,6 +40,7 @@ var ends = map[error]Reason{
 	errBDAT:           ReasonForbidden,
 	relay.ErrIdle:     ReasonIdle,
 	errShutdown:       ReasonShutdown,
+	ErrKicked:         ReasonKicked,
 	backends.ErrMoved: ReasonShutdown,
 }
 
@@ -78,6 +80,8 @@ func (r Reason) sentence() string {
 		return "Command not possible here"
 	case ReasonIdle:
 		return "Idle for too long"
+	case ReasonKicked:
+		return "Session ended by the administrator"
 	case ReasonShutdown:
 		return "Server is shutting down, try again"
 	default:

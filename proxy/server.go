@@ -45,6 +45,7 @@ type Server struct {
 	accepted  atomic.Int64
 	sessions  sessions
 	counts    counts
+	blocks    blocks
 	loops     relay.Loops
 	decoys    decoys
 
@@ -75,7 +76,7 @@ func (e *entrance) settings(conn net.Conn) *settings {
 
 // NewServer makes a server without listeners. Where it is to listen on what was inherited, it does that.
 func NewServer(log *zap.Logger, inherited *inherit.Sockets) *Server {
-	return &Server{log: log, inherited: inherited, sockets: make(map[configs.Address]*socket)}
+	return &Server{log: log, inherited: inherited, blocks: blocks{log: log}, sockets: make(map[configs.Address]*socket)}
 }
 
 // Apply goes over to a new setup: sockets that are new are opened, those that are gone are closed, the others go on.
@@ -104,6 +105,7 @@ func (s *Server) Apply(setup Setup) error {
 		}
 		next[address] = l
 	}
+	s.blocks.keepIn(setup.Config.State)
 	for address, e := range entrances {
 		next[address].entrance.Store(e)
 	}
@@ -288,6 +290,18 @@ func (s *Server) Sessions() []SessionInfo {
 		all = append(all, one.info())
 	}
 	return all
+}
+
+// Kick has the chosen sessions end, for a reason that clients may hear, and returns how many they are. Each ends within some seconds:
+// where its client expects a line, or when it is not quiet for too long.
+func (s *Server) Kick(which Selection, cause error) (kicked int) {
+	for _, one := range s.sessions.list() {
+		if which.Has(one.info()) {
+			one.end(cause)
+			kicked++
+		}
+	}
+	return kicked
 }
 
 // Await returns when the last session has ended, or with ctx. Leave must have been called. One may wait, at a time.

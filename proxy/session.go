@@ -194,6 +194,10 @@ func (s *session) arrive(raw net.Conn) error {
 	if err := s.meet(raw); err != nil {
 		return err
 	}
+	if s.isBlocked() {
+		s.mute = true
+		return errBlocked
+	}
 	if s.settings.listener.TLS == configs.TLSImplicit {
 		return s.handshake()
 	}
@@ -355,6 +359,9 @@ func (s *session) place(ctx context.Context, a *Attempt) (backends.Placement, sa
 	if err != nil {
 		return backends.Placement{}, nil, err
 	}
+	if blocks := &s.settings.server.blocks; blocks.user(user.String()) || blocks.user(actor.String()) {
+		return backends.Placement{}, nil, errBlocked
+	}
 	if a.Secret == "" && !a.relayed() && !a.External {
 		return backends.Placement{}, nil, errEmptyPassword
 	}
@@ -475,10 +482,10 @@ func (s *session) part(raw net.Conn, d interface{ Bye(Reason) }, err error) {
 }
 
 // levelOf keeps out of a log that people read who only looks whether we are there: health checks leave without a word, or a
-// proxy in front of us makes them in its own name. Each login that was tried has its own line.
+// proxy in front of us makes them in its own name. Nor is a blocked client new to anybody. Each login that was tried has its own line.
 func (s *session) levelOf(err error) zapcore.Level {
 	left := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-	if left && !s.conn.Heard() || s.peer.Unproven {
+	if left && !s.conn.Heard() || s.peer.Unproven || errors.Is(err, errBlocked) {
 		return zap.DebugLevel
 	}
 	return zap.InfoLevel

@@ -3,7 +3,9 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +42,25 @@ type SessionInfo struct {
 	Moved       time.Time    `json:"moved,omitzero"` // when a byte last moved in the relay
 	Sent        int64        `json:"sent"`           // bytes to the client in the relay
 	Received    int64        `json:"received"`       // bytes of the client's in the relay; by LMTP of its messages
+}
+
+// Selection chooses sessions; what is empty does not matter.
+type Selection struct {
+	ID, User, Backend, Service string // User is canonical, and chooses who acts as another user, too
+	Client                     netip.Prefix
+	State                      SessionState
+}
+
+// Has reports whether a session is chosen.
+func (c Selection) Has(s SessionInfo) bool {
+	is := func(want, got string) bool { return want == "" || want == got }
+	if c.Client.IsValid() {
+		if client, err := netip.ParseAddr(s.Client); err != nil || !c.Client.Contains(client) {
+			return false
+		}
+	}
+	return is(c.ID, s.ID) && (is(c.User, s.User) || c.User == s.Actor) && is(c.Backend, s.Backend) && is(c.Service, s.Service) &&
+		is(string(c.State), string(s.State))
 }
 
 // note changes what is listed of the session.
@@ -109,6 +130,9 @@ func (all *sessions) count() int {
 	defer all.mu.Unlock()
 	return len(all.all)
 }
+
+// ErrKicked ends sessions that somebody wants to end.
+var ErrKicked = errors.New("ended by the administrator")
 
 // list returns all, in no order.
 func (all *sessions) list() []*session {

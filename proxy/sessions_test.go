@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,4 +51,137 @@ func TestEndAtOnce(t *testing.T) {
 			t.Errorf("%d have ended in half of the time", n)
 		}
 	})
+}
+
+// listed is a server's one session, as soon as it is in a state.
+func (p *player) listed(state SessionState) SessionInfo {
+	p.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		all := p.server.Sessions()
+		if len(all) == 1 && all[0].State == state {
+			return all[0]
+		}
+		if time.Now().After(end) {
+			p.fail("the sessions are %+v, want one in state %s", all, state)
+		}
+	}
+}
+
+// A session is known from its first moment to its last, and more of it with each step.
+func TestSessionIsListed(t *testing.T) {
+	p := newPlayer(t)
+	p.play("TestSessionIsListed", `# A client that begins.
+= service imaps
+= impersonate_from 127.0.0.0/8
+= store * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
+= begin
+`)
+	first := p.listed(StateHandshake)
+	if len(first.ID) != 16 || first.Client != "127.0.0.1" || first.Service != "imaps" || first.Listener != "imap" || first.Certificate != "" {
+		t.Errorf("at first: %+v", first)
+	}
+	p.play("TestSessionIsListed", `# TLS, and a wrong password.
+C* starttls mail.example.org
+S* * OK
+C: a LOGIN bob secret
+	B: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
+	P: J3 AUTHENTICATE PLAIN base64(\x00bob\x00secret)
+	B: J3 NO wrong
+	P* closed
+S* a NO
+`)
+	got := p.listed(StateLogin)
+	want := first
+	want.State, want.SNI, want.Certificate, want.TLS = StateLogin, "mail.example.org", "mail.example.org", "TLS 1.3"
+	want.User, want.Backend, want.Mechanism = "bob", "store1", "PLAIN"
+	if got != want {
+		t.Errorf("before the login: %+v\nwant %+v", got, want)
+	}
+	p.play("TestSessionIsListed", `# The right one.
+C: b LOGIN alice*master secret
+	B: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
+	P: J3 AUTHENTICATE PLAIN base64(\x00alice*master\x00secret)
+	B: J3 OK [CAPABILITY IMAP4rev1] in
+S* b OK
+C: c NOOP
+	P: c NOOP
+	B: c OK
+S: c OK
+`)
+	got = p.listed(StateRelay)
+	want.State, want.User, want.Actor, want.Sent, want.Received, want.Moved = StateRelay, "alice", "master", 6, 8, got.Moved
+	if got != want || got.Moved.Before(got.Since) {
+		t.Errorf("after the login: %+v\nwant %+v", got, want)
+	}
+	server := p.server
+	p.end()
+	if all := server.Sessions(); len(all) != 0 {
+		t.Errorf("at the end there are %+v", all)
+	}
+}
+
+// Each condition chooses, and all must hold.
+func TestSelection(t *testing.T) {
+	session := SessionInfo{ID: "A", Service: "imaps", Client: "192.0.2.1", User: "anna", Actor: "root", Backend: "store1", State: StateRelay}
+	unix := SessionInfo{Client: "unix"}
+	for _, test := range []struct {
+		Selection
+		session SessionInfo
+		want    bool
+	}{
+		{Selection{}, session, true},
+		{Selection{}, unix, true},
+		{Selection{ID: "A", Service: "imaps", User: "anna", Backend: "store1", State: StateRelay}, session, true},
+		{Selection{User: "root"}, session, true},
+		{Selection{User: "anna", Backend: "store2"}, session, false},
+		{Selection{User: "ann"}, session, false},
+		{Selection{ID: "B"}, session, false},
+		{Selection{State: StateLogin}, session, false},
+		{Selection{Service: "imap"}, session, false},
+		{Selection{Client: netip.MustParsePrefix("192.0.2.0/24")}, session, true},
+		{Selection{Client: netip.MustParsePrefix("198.51.100.0/24")}, session, false},
+		{Selection{Client: netip.MustParsePrefix("0.0.0.0/0")}, unix, false},
+	} {
+		if got := test.Has(test.session); got != test.want {
+			t.Errorf("%+v of %+v: %v", test.Selection, test.session, got)
+		}
+	}
+}
+
+// Whom the administrator ends hears that before the login and after it, and nobody else does.
+func TestKick(t *testing.T) {
+	for service, words := range map[string]string{
+		"imap": "* BYE Session ended by the administrator", "sieve": `BYE "Session ended by the administrator"`,
+		"submission": "421 4.7.0 Session ended by the administrator",
+	} {
+		p := newPlayer(t)
+		p.play("TestKick", "# A client that waits.\n= service "+service+"\n= begin\n")
+		if _, err := p.read.Peek(1); err != nil { // it is greeted
+			t.Fatal(err)
+		}
+		session := p.listed(StateLogin)
+		if n := p.server.Kick(Selection{ID: "other"}, ErrKicked); n != 0 {
+			t.Errorf("%s: %d of others are ended", service, n)
+		}
+		if n := p.server.Kick(Selection{ID: session.ID}, ErrKicked); n != 1 {
+			t.Errorf("%s: %d are ended", service, n)
+		}
+		p.play("TestKick", "# And hears the end.\nS* "+words+"\nC* closed\n")
+		p.end()
+	}
+	p := newPlayer(t)
+	p.play("TestKick", `# A client that is in.
+= plaintext
+= store * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
+S* * OK
+C: a LOGIN alice secret
+	B: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
+	P: J3 AUTHENTICATE PLAIN base64(\x00alice\x00secret)
+	B: J3 OK [CAPABILITY IMAP4rev1] in
+S* a OK
+`)
+	p.listed(StateRelay)
+	p.server.Kick(Selection{User: "alice"}, ErrKicked)
+	p.play("TestKick", "# It hears the end.\nS: * BYE Session ended by the administrator\nC* closed\nL~ \"reason\":\"ended by the administrator\"\n")
+	p.end()
 }

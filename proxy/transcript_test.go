@@ -70,22 +70,24 @@ const patience = 10 * time.Second
 
 // player has both ends of a session in its hands.
 type player struct {
-	t      *testing.T
-	line   string // file and number, for messages
-	config *configs.Config
-	access configs.Access // the way to the store, but for the address
-	caps   []string       // what the store says when it is asked for its capabilities; nil: it is down
-	askFor bool           // of clients, their certificates
-	show   *devca.Leaf    // the client's certificate
-	asked  *fakeDovecot   // who verifies; nil: the store
-	tokens *fakeProvider
-	logged []func(log string)
-	client net.Conn
-	read   *bufio.Reader
-	stores chan net.Conn // connections from the proxy
-	store  net.Conn
-	from   *bufio.Reader
-	end    func()
+	t       *testing.T
+	line    string // file and number, for messages
+	config  *configs.Config
+	access  configs.Access // the way to the store, but for the address
+	caps    []string       // what the store says when it is asked for its capabilities; nil: it is down
+	askFor  bool           // of clients, their certificates
+	show    *devca.Leaf    // the client's certificate
+	asked   *fakeDovecot   // who verifies; nil: the store
+	tokens  *fakeProvider
+	blocked []Block
+	logged  []func(log string)
+	client  net.Conn
+	read    *bufio.Reader
+	server  *Server
+	stores  chan net.Conn // connections from the proxy
+	store   net.Conn
+	from    *bufio.Reader
+	end     func()
 }
 
 func newPlayer(t *testing.T) *player {
@@ -168,6 +170,14 @@ func (p *player) setting(text string) {
 		p.account(value)
 	case "store": // a line of what the store says of itself when it is first asked
 		p.caps = append(p.caps, value)
+	case "blocked": // a network or a user
+		block := Block{User: value, Until: time.Now().Add(time.Hour)}
+		if network, err := netip.ParsePrefix(value); err == nil {
+			block = Block{Network: network, Until: block.Until}
+		}
+		p.blocked = append(p.blocked, block)
+	case "begin": // without a line yet
+		p.start()
 	case "realm":
 		pattern, domain, _ := strings.Cut(value, " ")
 		p.config.Users.Realms = map[string]string{pattern: domain}
@@ -232,8 +242,11 @@ func (p *player) start() {
 	p.read = bufio.NewReader(p.client)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	settings := testSettings(setup, &logs)
+	settings.server.Block(p.blocked...)
+	p.server = settings.server
 	go func() {
-		serveSession(ctx, testSettings(setup, &logs), raw)
+		serveSession(ctx, settings, raw)
 		close(done)
 	}()
 	p.end = func() {

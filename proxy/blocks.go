@@ -1,0 +1,178 @@
+package proxy
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"jackdaw/backends"
+)
+
+// Block keeps the clients of a network, or a user, out for a time.
+type Block struct {
+	Network netip.Prefix `json:"network,omitzero"` // without bits behind its length
+	User    string       `json:"user,omitempty"`   // canonical
+	Since   time.Time    `json:"since"`
+	Until   time.Time    `json:"until"`
+}
+
+// same reports whether two blocks are of the same network or user.
+func (b Block) same(other Block) bool { return b.Network == other.Network && b.User == other.User }
+
+// blockedFile is where blocks outlive a restart, in the directory `state`.
+const blockedFile = "blocked.json"
+
+// errBlocked is why somebody is refused.
+var errBlocked = fmt.Errorf("%w: blocked by the administrator", errPolicy)
+
+// blocks are what keeps clients and users out for a time, beside what the configuration denies. Safe for concurrent use.
+type blocks struct {
+	mu       sync.RWMutex
+	log      *zap.Logger
+	dir      string // "": they do not outlive the process
+	networks map[netip.Prefix]Block
+	users    map[string]Block
+	lengths  []int // of networks, for IPv4 and IPv6, each once
+}
+
+// network reports whether the clients of an address are kept out.
+func (b *blocks) network(client netip.Addr) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, length := range b.lengths {
+		network, err := client.Prefix(length) // which fails where an address is shorter
+		if block, ok := b.networks[network]; err == nil && ok && time.Now().Before(block.Until) {
+			return true
+		}
+	}
+	return false
+}
+
+// isBlocked reports whether the session's client is kept out. Whom a proxy did not speak for is nobody's client.
+func (s *session) isBlocked() bool {
+	return !s.peer.Unproven && s.settings.server.blocks.network(s.peer.Client)
+}
+
+// user reports whether a canonical user is kept out.
+func (b *blocks) user(name string) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	block, ok := b.users[name]
+	return ok && time.Now().Before(block.Until)
+}
+
+// keepIn begins with what a directory has from before, if there is one. What is known already stays.
+func (b *blocks) keepIn(dir string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if dir == b.dir {
+		return
+	}
+	var kept []Block
+	if b.dir = dir; dir != "" {
+		text, err := os.ReadFile(filepath.Join(dir, blockedFile))
+		if err == nil {
+			err = json.Unmarshal(text, &kept)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
+		}
+	}
+	for _, one := range kept {
+		b.put(one)
+	}
+	b.sweep()
+}
+
+// add blocks a network or user, or changes until when.
+func (b *blocks) add(all ...Block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, one := range all {
+		b.put(one)
+	}
+	b.sweep()
+	b.keep()
+}
+
+// put lists a block. b.mu is held.
+func (b *blocks) put(one Block) {
+	if b.networks == nil {
+		b.networks, b.users = make(map[netip.Prefix]Block), make(map[string]Block)
+	}
+	if one.Network.IsValid() {
+		b.networks[one.Network] = one
+	} else {
+		b.users[one.User] = one
+	}
+}
+
+// remove ends a block, and reports whether there was one.
+func (b *blocks) remove(one Block) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sweep()
+	known := slices.ContainsFunc(b.all(), one.same)
+	delete(b.networks, one.Network)
+	delete(b.users, one.User)
+	b.sweep()
+	b.keep()
+	return known
+}
+
+// sweep forgets what has passed. b.mu is held.
+func (b *blocks) sweep() {
+	now := time.Now()
+	maps.DeleteFunc(b.networks, func(_ netip.Prefix, one Block) bool { return !now.Before(one.Until) })
+	maps.DeleteFunc(b.users, func(_ string, one Block) bool { return !now.Before(one.Until) })
+	b.lengths = b.lengths[:0]
+	for network := range b.networks {
+		b.lengths = append(b.lengths, network.Bits())
+	}
+	slices.Sort(b.lengths)
+	b.lengths = slices.Compact(b.lengths)
+}
+
+// keep writes what is to outlive a restart. b.mu is held.
+func (b *blocks) keep() {
+	if b.dir == "" {
+		return
+	}
+	if err := backends.Keep(filepath.Join(b.dir, blockedFile), b.all()); err != nil {
+		b.log.Warn("a block may not outlive a restart", zap.String("file", blockedFile), zap.Error(err))
+	}
+}
+
+// all lists those that hold, networks first. b.mu is held.
+func (b *blocks) all() []Block {
+	all := slices.Concat(slices.Collect(maps.Values(b.networks)), slices.Collect(maps.Values(b.users)))
+	slices.SortFunc(all, func(a, b Block) int {
+		return cmp.Or(cmp.Compare(a.User, b.User), a.Network.Compare(b.Network))
+	})
+	return slices.DeleteFunc(all, func(one Block) bool { return !time.Now().Before(one.Until) })
+}
+
+// Block keeps a network or users out until some time, over reloads, and where the configuration has a directory `state` over restarts.
+// Their sessions go on.
+func (s *Server) Block(all ...Block) { s.blocks.add(all...) }
+
+// Unblock lets a network or user in again, and reports whether it was blocked.
+func (s *Server) Unblock(one Block) bool { return s.blocks.remove(one) }
+
+// Blocked lists what is blocked, networks first.
+func (s *Server) Blocked() []Block {
+	s.blocks.mu.RLock()
+	defer s.blocks.mu.RUnlock()
+	return s.blocks.all()
+}

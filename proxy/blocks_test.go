@@ -1,0 +1,82 @@
+package proxy
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// blockedFor is a block from now on.
+func blockedFor(d time.Duration, network, user string) Block {
+	b := Block{User: user, Since: time.Now(), Until: time.Now().Add(d)}
+	if network != "" {
+		b.Network = netip.MustParsePrefix(network)
+	}
+	return b
+}
+
+// Networks and users are kept out until their time has come, of whatever length the network is.
+func TestBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &blocks{log: zap.NewNop()}
+		hour := time.Hour
+		b.add(blockedFor(hour, "192.0.2.0/24", ""), blockedFor(2*hour, "2001:db8::/64", ""), blockedFor(hour, "198.51.100.7/32", ""),
+			blockedFor(hour, "", "anna@a.example"))
+		want := func(when string, blocked bool, clients ...string) {
+			t.Helper()
+			for _, client := range clients {
+				if b.network(netip.MustParseAddr(client)) != blocked {
+					t.Errorf("%s, %s is blocked: %v", when, client, !blocked)
+				}
+			}
+		}
+		want("now", true, "192.0.2.1", "192.0.2.255", "2001:db8::1:2", "198.51.100.7")
+		want("now", false, "192.0.3.1", "2001:db8:0:1::1", "198.51.100.8")
+		if !b.user("anna@a.example") || b.user("anna@b.example") || b.user("") || b.network(netip.Addr{}) {
+			t.Error("not just anna is blocked")
+		}
+		if !b.remove(blockedFor(0, "198.51.100.7/32", "")) || b.remove(blockedFor(0, "198.51.100.0/24", "")) {
+			t.Error("what was blocked is not known")
+		}
+		want("unblocked", false, "198.51.100.7")
+		time.Sleep(hour)
+		want("after an hour", false, "192.0.2.1")
+		want("after an hour", true, "2001:db8::1")
+		if b.user("anna@a.example") || len(b.all()) != 1 {
+			t.Errorf("there are %v yet", b.all())
+		}
+		b.add(blockedFor(-hour, "2001:db8::/64", "")) // what is over is forgotten at once
+		if len(b.networks) != 0 {
+			t.Errorf("%v is known still", b.networks)
+		}
+	})
+}
+
+// Blocks outlive a restart, and a file that makes no sense costs no more than a warning.
+func TestBlocksAreKept(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	dir := t.TempDir()
+	first := &blocks{log: zap.New(core)}
+	first.keepIn(dir)
+	first.add(blockedFor(time.Hour, "192.0.2.0/24", ""), blockedFor(time.Hour, "", "anna@a.example"))
+	first.remove(blockedFor(0, "", "anna@a.example"))
+	second := &blocks{log: zap.New(core)}
+	second.keepIn(dir)
+	if !second.network(netip.MustParseAddr("192.0.2.1")) || second.user("anna@a.example") || logs.Len() != 0 {
+		t.Errorf("remembered are %v, logged is %v", second.all(), logs.All())
+	}
+	if err := os.WriteFile(filepath.Join(dir, blockedFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third := &blocks{log: zap.New(core)}
+	third.keepIn(dir)
+	if len(third.all()) != 0 || logs.Len() != 1 {
+		t.Errorf("remembered are %v, logged is %v", third.all(), logs.All())
+	}
+}
