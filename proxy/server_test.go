@@ -352,7 +352,7 @@ func TestShutdown(t *testing.T) {
 // Shutdown waits no longer than it is told to.
 func TestShutdownLimit(t *testing.T) {
 	h := newHost(t)
-	held := &session{cancel: func(error) {}}
+	held := &session{settings: testSettings(h.setup, io.Discard), arrival: new(arrival), cancel: func(error) {}}
 	h.sessions.enter(held)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
