@@ -73,6 +73,15 @@ type Rate struct {
 	Per   time.Duration
 }
 
+// ParseNetworks reads networks as a value of the file names them: "192.0.2.0/24", "2001:db8::1" or "local".
+func ParseNetworks(s string) (Networks, error) {
+	networks, err := parseNetwork(s)
+	if err != nil {
+		return Networks{}, err
+	}
+	return networks.(Networks), nil
+}
+
 // rateUnits are the times that a rate can be for.
 var rateUnits = map[string]time.Duration{"s": time.Second, "min": time.Minute, "h": time.Hour}
 

@@ -19,8 +19,13 @@ type imapDialogue struct {
 func newIMAP(s *session) Dialogue { return &imapDialogue{talk: talk{session: s}} }
 
 func imapBye(r Reason) string {
-	if r == ReasonTooLong {
+	switch r {
+	case ReasonTooLong:
 		return "* BYE [TOOBIG] " + r.sentence() + "\r\n" // RFC 7888 section 4
+	case ReasonFull:
+		return "* BYE [LIMIT] " + r.sentence() + "\r\n" // RFC 5530 section 3
+	case ReasonBarred:
+		return "* BYE [UNAVAILABLE] " + r.sentence() + "\r\n"
 	}
 	return "* BYE " + r.sentence() + "\r\n"
 }
@@ -272,7 +277,7 @@ func (d *imapDialogue) Accept(w backends.Welcome) error {
 
 // imapCodes are the codes of RFC 5530 section 3 for what is not simply unavailable.
 var imapCodes = map[Reason]string{ReasonDenied: "AUTHENTICATIONFAILED", ReasonInUse: "INUSE",
-	ReasonNotPermitted: "AUTHORIZATIONFAILED"}
+	ReasonNotPermitted: "AUTHORIZATIONFAILED", ReasonUserFull: "LIMIT"}
 
 func (d *imapDialogue) Refuse(err error) error {
 	if syntax, ok := errors.AsType[*syntaxError](err); ok {

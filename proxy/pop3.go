@@ -20,10 +20,14 @@ func newPOP3(s *session) Dialogue { return &pop3Dialogue{talk: talk{session: s}}
 // pop3Bye is silent: a client expects no line but an answer (RFC 1939 section 3).
 func pop3Bye(Reason) string { return "" }
 
-// Bye answers the line that cannot be read to its end. All other ends come behind an answer, or without a question.
+// Bye answers the line that cannot be read to its end, and takes the place of a greeting, or of the answer to a login. All other
+// ends come behind an answer, or without a question.
 func (d *pop3Dialogue) Bye(r Reason) {
-	if r == ReasonTooLong {
+	switch r {
+	case ReasonTooLong, ReasonUnwelcome:
 		d.no(r.sentence())
+	case ReasonFull, ReasonBarred:
+		d.no("[SYS/TEMP] " + r.sentence()) // RFC 3206 section 4
 	}
 }
 
@@ -236,6 +240,7 @@ var pop3Codes = map[Reason]string{
 	ReasonInUse:        "[IN-USE] ",
 	ReasonNotPermitted: "[SYS/PERM] ",
 	ReasonTooSoon:      "[LOGIN-DELAY] ",
+	ReasonUserFull:     "[IN-USE] ",
 }
 
 func (d *pop3Dialogue) Refuse(err error) error {

@@ -27,6 +27,10 @@ const (
 	ReasonIdle                       // nothing has moved for too long
 	ReasonShutdown                   // we are going
 	ReasonKicked                     // the administrator has ended the session
+	ReasonFull                       // there are too many sessions, in all or from the client's network
+	ReasonUserFull                   // the password is right, and the user has too many sessions
+	ReasonBarred                     // too many logins from the client's network failed
+	ReasonUnwelcome                  // the operator does not want the client
 )
 
 // ends are the errors that end a session, where the client may hear why.
@@ -41,6 +45,11 @@ var ends = map[error]Reason{
 	relay.ErrIdle:     ReasonIdle,
 	errShutdown:       ReasonShutdown,
 	ErrKicked:         ReasonKicked,
+	errFull:           ReasonFull,
+	errCrowd:          ReasonFull,
+	errShare:          ReasonFull,
+	errBarred:         ReasonBarred,
+	errDenied:         ReasonUnwelcome,
 	backends.ErrMoved: ReasonShutdown,
 }
 
@@ -84,6 +93,14 @@ func (r Reason) sentence() string {
 		return "Session ended by the administrator"
 	case ReasonShutdown:
 		return "Server is shutting down, try again"
+	case ReasonFull:
+		return "Too many sessions, try again later"
+	case ReasonUserFull:
+		return "Too many sessions of this user, try again later"
+	case ReasonBarred:
+		return "Too many failed logins from your network, try again later"
+	case ReasonUnwelcome:
+		return "Connections from your network are refused"
 	default:
 		return "Temporary failure, try again later"
 	}
@@ -110,6 +127,9 @@ func reasonFor(err error) Reason {
 	}
 	if errors.Is(err, errNotPermitted) {
 		return ReasonNotPermitted
+	}
+	if errors.Is(err, errUserFull) {
+		return ReasonUserFull
 	}
 	if refusal, ok := errors.AsType[*backends.Refusal](err); ok {
 		if reason, ok := storeCodes[refusal.Code]; ok {

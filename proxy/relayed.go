@@ -22,6 +22,7 @@ func (s *session) relay(ctx context.Context, store *backends.Connection) {
 	if guard := s.protocol().guard; guard != nil {
 		relayed.Guard = guard(store)
 	}
+	s.settings.server.limits.release(s, holdsPending)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.arrival, s.cancel = nil, nil // which would hold a context for as long as the session sleeps

@@ -48,6 +48,7 @@ type Server struct {
 	blocks    blocks
 	loops     relay.Loops
 	decoys    decoys
+	limits    *limits
 
 	mu      sync.Mutex
 	sockets map[configs.Address]*socket
@@ -76,7 +77,8 @@ func (e *entrance) settings(conn net.Conn) *settings {
 
 // NewServer makes a server without listeners. Where it is to listen on what was inherited, it does that.
 func NewServer(log *zap.Logger, inherited *inherit.Sockets) *Server {
-	return &Server{log: log, inherited: inherited, blocks: blocks{log: log}, sockets: make(map[configs.Address]*socket)}
+	return &Server{log: log, inherited: inherited, blocks: blocks{log: log}, limits: newLimits(log),
+		sockets: make(map[configs.Address]*socket)}
 }
 
 // Apply goes over to a new setup: sockets that are new are opened, those that are gone are closed, the others go on.
@@ -86,6 +88,9 @@ func (s *Server) Apply(setup Setup) error {
 	defer s.mu.Unlock()
 	if s.left {
 		return errShutdown
+	}
+	if err := s.limits.apply(setup.Config.Limits); err != nil {
+		return err
 	}
 	entrances := s.entrances(setup)
 	next := make(map[configs.Address]*socket)
@@ -130,7 +135,7 @@ func (s *Server) entrances(setup Setup) map[configs.Address]*entrance {
 		one := &settings{
 			listener: listener,
 			hostname: setup.Config.Hostname,
-			tls:      setup.TLS(listener),
+			tls:      inTurn(setup.TLS(listener)),
 			match:    setup.Match,
 			shown:    setup.Shown,
 			names:    names,
@@ -256,6 +261,10 @@ func (s *Server) accept(l *socket) {
 			continue
 		}
 		session := newSession(context.Background(), settings, conn)
+		if err := s.limits.enter(session); err != nil {
+			session.turnAway(conn, err)
+			continue
+		}
 		s.sessions.enter(session)
 		s.accepted.Add(1)
 		s.counts.began(settings.listener.Service)

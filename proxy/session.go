@@ -57,6 +57,7 @@ type session struct {
 	mechanism string // of the latest attempt
 
 	leave func() // gives up the user's place at the store
+	holds holds  // the limits that it counts for; limits.mu guards it
 
 	*arrival // nil from the login on
 
@@ -67,7 +68,7 @@ type session struct {
 
 // arrival is what is known of a session until its login.
 type arrival struct {
-	ctx      context.Context // ends with the session
+	ctx      context.Context // ends with the session, or with the time for its login
 	conn     *wire.Conn
 	stage    SessionState // is listed
 	mute     bool         // nothing can be said: a TLS handshake is under way, or a PROXY header was malformed
@@ -150,6 +151,7 @@ func (s *session) over() {
 	if s.leave != nil {
 		s.leave()
 	}
+	s.settings.server.limits.release(s, holdsAll)
 	s.settings.server.sessions.leave(s)
 }
 
@@ -175,6 +177,7 @@ var (
 func (s *session) enter(ctx context.Context, raw net.Conn, d Dialogue) (*backends.Connection, error) {
 	ctx, cancel := context.WithDeadlineCause(ctx, s.began.Add(s.settings.limits.LoginTimeout), errTimeout)
 	defer cancel()
+	s.ctx = ctx
 	// The end of ctx ends whatever read or write is under way, were it one byte a second.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -198,6 +201,10 @@ func (s *session) arrive(raw net.Conn) error {
 		s.mute = true
 		return errBlocked
 	}
+	if err := s.settings.server.limits.welcome(s); err != nil {
+		s.mute = s.settings.listener.TLS == configs.TLSImplicit
+		return err
+	}
 	if s.settings.listener.TLS == configs.TLSImplicit {
 		return s.handshake()
 	}
@@ -220,6 +227,9 @@ func (s *session) login(ctx context.Context, d Dialogue) (*backends.Connection, 
 		// What was answered before the attempt must not wait for the store.
 		if err := s.conn.Flush(); err != nil {
 			return nil, err
+		}
+		if s.barred() {
+			return nil, errBarred
 		}
 		store, err := s.connect(ctx, attempt)
 		if err == nil {
@@ -252,9 +262,13 @@ func (s *session) refuse(ctx context.Context, d Dialogue, a *Attempt, failures i
 		return broken // the client went away in the middle of an exchange
 	}
 	s.logFailure(a, err)
-	s.delay(ctx, a.heard, failures, err)
+	recent, tooMany := s.failed(a, err)
+	s.delay(ctx, a.heard, max(failures, recent), err)
 	if err := d.Refuse(err); err != nil {
 		return err
+	}
+	if tooMany {
+		return errTooMany
 	}
 	return context.Cause(ctx) // before a read or write meets the deadline: the answer can be sent yet
 }
@@ -335,21 +349,40 @@ func (s *session) visit(ctx context.Context, a *Attempt) (*backends.Connection, 
 		return nil, err
 	}
 	s.note(func() { s.backend = place.Service.Backend })
-	if place.Refuse != "" && place.Verified {
-		place.Release()
-		return nil, fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)
-	}
-	store, err := place.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
-	if err == nil && place.Refuse != "" { // the store has verified the password
-		store.Conn.Close()
-		err = fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)
-	}
+	store, err := s.logIn(ctx, &place, client)
 	if err != nil {
+		s.settings.server.limits.release(s, holdsUser)
 		place.Release()
 		return nil, err
 	}
 	s.leave = place.Release
 	return store, nil
+}
+
+// logIn logs in at the user's store. What may be refused to the user alone is not refused before the password is verified.
+func (s *session) logIn(ctx context.Context, place *backends.Placement, client sasl.Client) (*backends.Connection, error) {
+	if place.Verified {
+		if err := s.permit(place); err != nil {
+			return nil, err
+		}
+	}
+	store, err := place.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.permit(place); err != nil { // if the store has verified the password
+		store.Conn.Close()
+		return nil, err
+	}
+	return store, nil
+}
+
+// permit judges whether a user who has proved who he is may have a session.
+func (s *session) permit(place *backends.Placement) error {
+	if place.Refuse != "" {
+		return fmt.Errorf("%w: %s", errNotPermitted, place.Refuse)
+	}
+	return s.settings.server.limits.user(s)
 }
 
 // place makes the canonical user, finds the store, and decides how to enter it. What it refuses must sound like a wrong
@@ -437,11 +470,13 @@ const handshakeLimit = 30 * time.Second
 
 // handshake begins TLS with the client. What was learned before it is forgotten: the SNI name is all that there is.
 func (s *session) handshake() error {
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
+	ctx, cancel := context.WithTimeout(s.ctx, handshakeLimit)
 	defer cancel()
 	s.mute = true
+	gate := s.gate(ctx)
+	defer gate.leave()
 	began := time.Now()
-	err := s.conn.ServeTLS(ctx, s.settings.tls)
+	err := s.conn.ServeTLS(ctx, s.settings.tls, gate.around)
 	s.settings.server.counts.shook(s.conn.TLS(), err, time.Since(began))
 	if err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
@@ -485,7 +520,7 @@ func (s *session) part(raw net.Conn, d interface{ Bye(Reason) }, err error) {
 // proxy in front of us makes them in its own name. Nor is a blocked client new to anybody. Each login that was tried has its own line.
 func (s *session) levelOf(err error) zapcore.Level {
 	left := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-	if left && !s.conn.Heard() || s.peer.Unproven || errors.Is(err, errBlocked) {
+	if left && !s.conn.Heard() || s.peer.Unproven || errors.Is(err, errBlocked) || isLimit(err) {
 		return zap.DebugLevel
 	}
 	return zap.InfoLevel

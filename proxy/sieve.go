@@ -16,7 +16,8 @@ type sieveDialogue struct{ talk }
 func newSieve(s *session) Dialogue { return &sieveDialogue{talk{session: s}} }
 
 func sieveBye(r Reason) string {
-	if r == ReasonShutdown {
+	switch r {
+	case ReasonShutdown, ReasonFull, ReasonBarred:
 		return `BYE (TRYLATER) "` + r.sentence() + "\"\r\n"
 	}
 	return `BYE "` + r.sentence() + "\"\r\n"

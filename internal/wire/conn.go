@@ -138,30 +138,36 @@ func (c *Conn) Flush() error {
 	return c.err
 }
 
-// ServeTLS begins TLS as its server, on the first byte or after STARTTLS.
-func (c *Conn) ServeTLS(ctx context.Context, config *tls.Config) error {
-	return c.startTLS(ctx, func(plain net.Conn) *tls.Conn { return tls.Server(plain, config) })
+// ServeTLS begins TLS as its server, on the first byte or after STARTTLS. While the handshake lasts, it is with the connection that
+// during makes of the one below, unless that is nil.
+func (c *Conn) ServeTLS(ctx context.Context, config *tls.Config, during func(net.Conn) net.Conn) error {
+	return c.startTLS(ctx, during, func(plain net.Conn) *tls.Conn { return tls.Server(plain, config) })
 }
 
 // DialTLS begins TLS as its client, on the first byte or after STARTTLS.
 func (c *Conn) DialTLS(ctx context.Context, config *tls.Config) error {
-	return c.startTLS(ctx, func(plain net.Conn) *tls.Conn { return tls.Client(plain, config) })
+	return c.startTLS(ctx, nil, func(plain net.Conn) *tls.Conn { return tls.Client(plain, config) })
 }
 
 // startTLS guards every switch to TLS, in both directions: bytes that were read with the plaintext line before it are
 // neither commands nor responses (RFC 9051 section 6.2.1, RFC 3207 section 6), and end the connection. Bytes still in
 // the socket go to the TLS layer, which takes no plaintext.
-func (c *Conn) startTLS(ctx context.Context, wrap func(net.Conn) *tls.Conn) error {
+func (c *Conn) startTLS(ctx context.Context, during func(net.Conn) net.Conn, wrap func(net.Conn) *tls.Conn) error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
 	if c.r.Buffered() > 0 {
 		return ErrInjection
 	}
-	conn := wrap(relay.NewLink(c.conn))
+	link := relay.NewLink(c.conn)
+	if during != nil {
+		link.Conn = during(c.conn)
+	}
+	conn := wrap(link)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
+	link.Conn = c.conn
 	c.conn = conn
 	return nil
 }

@@ -178,7 +178,7 @@ type side struct {
 func sides() []side {
 	server, client := ends()
 	return []side{
-		{"ServeTLS", func(c *Conn) error { return c.ServeTLS(context.Background(), server) },
+		{"ServeTLS", func(c *Conn) error { return c.ServeTLS(context.Background(), server, nil) },
 			func(raw net.Conn) *tls.Conn { return tls.Client(raw, client) }},
 		{"DialTLS", func(c *Conn) error { return c.DialTLS(context.Background(), client) },
 			func(raw net.Conn) *tls.Conn { return tls.Server(raw, server) }},
@@ -299,7 +299,7 @@ func TestStartTLSContext(t *testing.T) {
 	defer c.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(time.Millisecond, cancel)
-	if err := c.ServeTLS(ctx, server); !errors.Is(err, context.Canceled) {
+	if err := c.ServeTLS(ctx, server, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("handshake ended with %v", err)
 	}
 }

@@ -1,0 +1,178 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"jackdaw/configs"
+)
+
+// denyList has the networks of the clients that are turned away: those of the configuration, and those of a file, which is looked at
+// when somebody comes and the last look was a while ago. Safe for concurrent use.
+type denyList struct {
+	log     *zap.Logger
+	set     atomic.Pointer[networkSet] // nil as long as there are none
+	looked  atomic.Int64               // when the file was last looked at, in ns since 1970
+	reading sync.Mutex
+	deny    configs.Networks
+	file    string // "" for none
+	state   fileState
+}
+
+// fileState is what changes when a file does.
+type fileState struct {
+	size     int64
+	modified time.Time
+}
+
+// lookEvery is how often the file is looked at.
+const lookEvery = 2 * time.Second
+
+// apply goes over to the networks of a new configuration. On an error nothing has changed.
+func (d *denyList) apply(config configs.Limits) error {
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	set, state, err := readDenied(config.Deny, config.DenyFile)
+	if err != nil {
+		return err
+	}
+	d.deny, d.file, d.state = config.Deny, config.DenyFile, state
+	d.set.Store(set)
+	return nil
+}
+
+// contains tells whether a client is turned away. A peer on a unix socket never is by the file.
+func (d *denyList) contains(client netip.Addr) bool {
+	d.follow()
+	set := d.set.Load()
+	return set != nil && set.contains(client)
+}
+
+// count returns how many networks there are.
+func (d *denyList) count() int {
+	if set := d.set.Load(); set != nil {
+		return len(set.prefixes)
+	}
+	return 0
+}
+
+// follow reads the file again if it has changed. Who comes meanwhile does not wait.
+func (d *denyList) follow() {
+	now := time.Now().UnixNano()
+	if last := d.looked.Load(); now-last < int64(lookEvery) && now >= last || !d.reading.TryLock() {
+		return
+	}
+	defer d.reading.Unlock()
+	d.looked.Store(now)
+	if d.file == "" {
+		return
+	}
+	if state, err := stateOf(d.file); err == nil && state == d.state {
+		return
+	}
+	set, state, err := readDenied(d.deny, d.file)
+	if err != nil {
+		if d.state != (fileState{}) { // which has not been told yet
+			d.log.Warn("the networks to deny stay as they were", zap.Error(err))
+		}
+		d.state = fileState{}
+		return
+	}
+	d.state = state
+	d.set.Store(set)
+	d.log.Info("the networks to deny have changed", zap.String("file", d.file), zap.Int("networks", len(set.prefixes)))
+}
+
+func stateOf(file string) (fileState, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return fileState{}, err
+	}
+	return fileState{info.Size(), info.ModTime()}, nil
+}
+
+// readDenied reads the networks of a file, and adds those that are given.
+func readDenied(deny configs.Networks, file string) (*networkSet, fileState, error) {
+	set := newNetworkSet(deny)
+	if file == "" {
+		return set, fileState{}, nil
+	}
+	state, err := stateOf(file) // before it is read: what changes meanwhile is read again
+	if err != nil {
+		return nil, state, fmt.Errorf("reading the networks to deny: %w", err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, state, fmt.Errorf("reading the networks to deny: %w", err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for n := 1; lines.Scan(); n++ {
+		line := string(bytes.TrimSpace(lines.Bytes()))
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		networks, err := configs.ParseNetworks(line)
+		if err != nil {
+			return nil, state, fmt.Errorf("%s:%d: %w", file, n, err)
+		}
+		set.add(networks)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, state, fmt.Errorf("%s: %w", file, err)
+	}
+	return set, state, nil
+}
+
+// networkSet finds an address among very many networks.
+type networkSet struct {
+	unix     bool
+	prefixes map[netip.Prefix]struct{}
+	lengths  [2][]int // of prefixes of IPv4 and of IPv6
+}
+
+func newNetworkSet(networks configs.Networks) *networkSet {
+	set := &networkSet{prefixes: make(map[netip.Prefix]struct{})}
+	set.add(networks)
+	return set
+}
+
+func (s *networkSet) add(networks configs.Networks) {
+	s.unix = s.unix || networks.Unix
+	for _, p := range networks.Prefixes {
+		s.prefixes[p] = struct{}{}
+		if lengths := &s.lengths[family(p.Addr())]; !slices.Contains(*lengths, p.Bits()) {
+			*lengths = append(*lengths, p.Bits())
+		}
+	}
+}
+
+func (s *networkSet) contains(client netip.Addr) bool {
+	if !client.IsValid() {
+		return s.unix
+	}
+	client = client.Unmap().WithZone("")
+	for _, bits := range s.lengths[family(client)] {
+		prefix, _ := client.Prefix(bits) // which fails for a length that no prefix has
+		if _, ok := s.prefixes[prefix]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// family is 0 for IPv4 and 1 for IPv6.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
