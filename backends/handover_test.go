@@ -121,14 +121,14 @@ func TestHandOverLate(t *testing.T) {
 	if at != "s2" || late != at {
 		t.Errorf("he is on %s and %s", at, late)
 	}
-	if _, sessions := second.Where("farm", asked(user).User); sessions != 1 {
-		t.Errorf("the new process knows of %d holders, want the old process", sessions)
+	if stays := second.Where(asked(user).User); stays[0].Held != 1 {
+		t.Errorf("the new process knows of %v, want the old process alone", stays)
 	}
 	leaveLate()
 	leaveSecondLate()
 	second.hears(first, user)
-	if _, sessions := second.Where("farm", asked(user).User); sessions != 0 {
-		t.Errorf("%d holders are left", sessions)
+	if stays := second.Where(asked(user).User); stays != nil {
+		t.Errorf("left is %v", stays)
 	}
 }
 
@@ -153,7 +153,7 @@ func TestHandOverMove(t *testing.T) {
 	leave()
 	second.hears(first, user)
 	moving.Wait()
-	if at, _ := second.Where("farm", asked(user).User); at != "s2" {
+	if at := second.Where(asked(user).User)[0].Member; at != "s2" {
 		t.Errorf("he is on %s", at)
 	}
 }

@@ -43,6 +43,7 @@ type seat struct {
 	holders map[*holder]bool
 	until   time.Time     // when it ends, if nobody holds it
 	empty   chan struct{} // closed when the last holder leaves
+	cleared chan struct{} // closed when the user has his next seat; nil as long as he need not leave
 }
 
 // hold is a holder on a seat.
@@ -115,10 +116,10 @@ func (r *Router) await(ctx context.Context, pool *configs.Pool, q Query) (hold, 
 		if wait == nil {
 			return h, nil
 		}
-		select { // the sessions on a dead member have been told to end
+		select { // the sessions on a dead member, or where the user is to leave, have been told to end
 		case <-wait:
 		case <-ctx.Done():
-			return hold{}, fmt.Errorf("pool %s: waiting for sessions on a dead member to end: %w", pool.Name, context.Cause(ctx))
+			return hold{}, fmt.Errorf("pool %s: waiting for the user's other sessions to end: %w", pool.Name, context.Cause(ctx))
 		}
 	}
 }
@@ -189,6 +190,8 @@ func (s *seats) take(pool *configs.Pool, q Query, judge func(string) standing, n
 	held := place != nil && len(place.holders) > 0
 	stays := (held || place != nil && now.Before(place.until)) && slices.Contains(pool.Members, place.member)
 	switch {
+	case place != nil && place.cleared != nil:
+		return hold{}, place.cleared, nil
 	case stays && judge(place.member) != dead:
 	case stays && pool.OnFailure == configs.OnFailureFail:
 		return hold{}, nil, errDead
@@ -300,21 +303,6 @@ func rendezvous(pool *configs.Pool, user User, member string) float64 {
 	return -weight / math.Log(fraction)
 }
 
-// Where returns the member that a user of a pool is on, and how many sessions and deliveries he has there; "" for none.
-func (r *Router) Where(pool string, user User) (member string, sessions int) {
-	s := r.seats[pool]
-	if s == nil {
-		return "", 0
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	place := s.taken[user.String()]
-	if place == nil || len(place.holders) == 0 && time.Now().After(place.until) {
-		return "", 0
-	}
-	return place.member, len(place.holders)
-}
-
 // Drain keeps users from a backend who are not there already, or no longer. A pool has others for them, and elsewhere they hear of a
 // temporary failure. It holds after a reload, and where the configuration has a state directory after a restart.
 func (r *Router) Drain(backend string, drained bool) error {
@@ -325,32 +313,4 @@ func (r *Router) Drain(backend string, drained bool) error {
 	r.memory.keepDrained(r.doors)
 	r.log.Info("drained", zap.String("backend", backend), zap.Bool("drained", drained))
 	return nil
-}
-
-// Move ends all sessions and deliveries of a user, and puts him on a member when the last has ended.
-func (r *Router) Move(ctx context.Context, pool string, user User, member string) error {
-	p, ok := r.config.Pool(pool)
-	if !ok || !slices.Contains(p.Members, member) {
-		return fmt.Errorf("no member %q in a pool %q", member, pool)
-	}
-	s, name := r.seats[pool], user.String()
-	for {
-		s.mu.Lock()
-		place := s.taken[name]
-		if place == nil || len(place.holders) == 0 {
-			s.taken[name] = &seat{member: member, holders: make(map[*holder]bool), until: time.Now().Add(p.Sticky)}
-			s.mu.Unlock()
-			return nil
-		}
-		for h := range place.holders {
-			h.evict(ErrMoved)
-		}
-		empty := place.empty
-		s.mu.Unlock()
-		select {
-		case <-empty:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for the sessions of %s to end: %w", name, context.Cause(ctx))
-		}
-	}
 }
