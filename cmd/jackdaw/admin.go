@@ -38,6 +38,8 @@ type admin struct {
 	certs   atomic.Pointer[certificates] // what is served now
 	socket  *adminSocket                 // nil: nobody can ask
 	stop    func()                       // closes socket
+
+	operator *operator // nil: only certificates can be asked for
 }
 
 func newAdmin(log *zap.Logger, counts *tlsstore.Counts, sockets *inherit.Sockets) *admin {
@@ -110,6 +112,9 @@ func (a *admin) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", a.answerReady)
 	mux.HandleFunc("POST /reload", a.takeOrder(orderReload))
 	mux.HandleFunc("POST /upgrade", a.takeOrder(orderUpgrade))
+	if a.operator != nil {
+		a.operator.handle(mux)
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index) // heap, goroutine and so on
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	return mux

@@ -22,7 +22,7 @@ import (
 // the next.
 type daemon struct {
 	file    string // its configuration; "" if that comes from nowhere
-	level   zap.AtomicLevel
+	level   *logLevel
 	log     *zap.Logger
 	sockets *inherit.Sockets
 	tickets *tlsstore.Tickets
@@ -31,6 +31,7 @@ type daemon struct {
 	admin   *admin
 	manager manager
 
+	operator    *operator
 	generations *generations  // nil where nobody takes over
 	placements  *placements   // nil there, too
 	told        chan struct{} // closed when the process that has taken over wants this one to stop
@@ -42,15 +43,18 @@ type daemon struct {
 }
 
 func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
-	level := zap.NewAtomicLevel()
-	setLevel(level, config.Log.Level)
-	log := newLogger(config.Log.Format, level)
+	level := newLogLevel()
+	level.configure(config.Log.Level)
+	log := newLogger(config.Log.Format, level.AtomicLevel)
 	counts := new(tlsstore.Counts)
-	return &daemon{
+	d := &daemon{
 		level: level, log: log, sockets: sockets, tickets: tlsstore.NewTickets(), counts: counts,
 		server: proxy.NewServer(log, sockets), admin: newAdmin(log, counts, sockets), manager: manager{log},
 		told: make(chan struct{}),
 	}
+	d.operator = &operator{log: log, server: d.server, router: d.placer.Load, level: level}
+	d.admin.operator = d.operator
+	return d
 }
 
 // newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.
@@ -103,15 +107,8 @@ func (d *daemon) apply(config *configs.Config) error {
 	if oldRouter != nil {
 		oldRouter.Retire(router)
 	}
-	setLevel(d.level, config.Log.Level)
+	d.level.configure(config.Log.Level)
 	return nil
-}
-
-// setLevel takes a level that the configuration has been checked for.
-func setLevel(level zap.AtomicLevel, name string) {
-	if parsed, err := zapcore.ParseLevel(name); err == nil {
-		level.SetLevel(parsed)
-	}
 }
 
 // setup says to the proxy what it must know of the other parts.
@@ -159,6 +156,7 @@ func (d *daemon) check() {
 func (d *daemon) withdraw() {
 	d.admin.orders.close()
 	d.admin.close()
+	d.operator.emptying.close()
 	d.certs.Close()
 }
 
@@ -175,6 +173,7 @@ func (d *daemon) close(ctx context.Context) error {
 // release ends the parts, when there are no sessions that need them.
 func (d *daemon) release() {
 	d.admin.close()
+	d.operator.close()
 	if d.router != nil {
 		d.router.Retire(nil)
 	}

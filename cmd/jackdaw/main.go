@@ -65,17 +65,23 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), reloadCommand(), upgradeCommand(),
-		demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), statusCommand(),
+		sessionsCommand(), kickCommand(), whereCommand(), moveCommand(), blockCommand(), unblockCommand(), drainCommand(), undrainCommand(),
+		logCommand(), reloadCommand(), upgradeCommand(), demoCommand(), versionCommand())
 	return root
 }
 
 // command makes a subcommand without arguments. Its errors are problems.
 func command(use, short, long string, action func(cmd *cobra.Command) error) *cobra.Command {
+	return commandWith(cobra.NoArgs, use, short, long, func(cmd *cobra.Command, _ []string) error { return action(cmd) })
+}
+
+// commandWith makes a subcommand with arguments. Errors of its action are problems.
+func commandWith(args cobra.PositionalArgs, use, short, long string, action func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Long: long, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := action(cmd); err != nil {
+		Use: use, Short: short, Long: long, Args: args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := action(cmd, args); err != nil {
 				return problem{err}
 			}
 			return nil

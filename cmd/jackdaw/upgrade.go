@@ -17,6 +17,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/internal/inherit"
+	"jackdaw/proxy"
 	"jackdaw/tlsstore"
 )
 
@@ -138,6 +139,7 @@ type estate struct {
 	Tickets []tlsstore.OwnKey
 	Seats   []backends.Seat
 	Drained []string
+	Blocked []proxy.Block
 }
 
 func (d *daemon) estate() estate {
@@ -145,6 +147,7 @@ func (d *daemon) estate() estate {
 		Tickets: d.tickets.OwnKeys(),
 		Seats:   d.placements.handOver(),
 		Drained: d.router.Drained(),
+		Blocked: d.server.Blocked(),
 	}
 }
 
@@ -159,6 +162,7 @@ func (d *daemon) inherit(w *inherit.Will) error {
 	}
 	d.tickets.Inherit(left.Tickets)
 	d.router.DrainAll(left.Drained)
+	d.server.Block(left.Blocked...)
 	d.router.Inherit(left.Seats, d.placements.evict)
 	d.generations.adopt(w.Processes)
 	d.generations.announce()
@@ -172,11 +176,12 @@ func (d *daemon) openDoor() (err error) {
 	mux.HandleFunc("POST /stop", func(http.ResponseWriter, *http.Request) { stop() })
 	d.placements = newPlacements(d.log, d.placer.Load)
 	d.placements.handle(mux)
+	d.operator.handleOther(mux)
 	d.generations, err = newGenerations(d.log, mux, func(pid int) { d.placer.Load().Vacate(pid, "", "") })
 	if err != nil {
 		return err
 	}
-	d.placements.generations = d.generations
+	d.placements.generations, d.operator.generations = d.generations, d.generations
 	d.generations.tasks.Go(d.placements.tell)
 	return nil
 }

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"sync"
+
+	"jackdaw/proxy"
+)
+
+// selectors are the conditions on sessions that can be asked for.
+var selectors = []string{"id", "user", "backend", "service", "client", "state"}
+
+// listedSession is a session of one of the daemon's processes.
+type listedSession struct {
+	Process int `json:"process"`
+	proxy.SessionInfo
+}
+
+// sessionsReport is the answer to GET /sessions.
+type sessionsReport struct {
+	Sessions []listedSession `json:"sessions"`          // the oldest is the first
+	Missing  []string        `json:"missing,omitempty"` // former processes that could not be asked, and why
+}
+
+// kickReport is the answer to POST /kick.
+type kickReport struct {
+	Kicked  int      `json:"kicked"` // sessions that have been told to end
+	Missing []string `json:"missing,omitempty"`
+}
+
+// selection reads conditions on sessions.
+func (o *operator) selection(q url.Values) (which proxy.Selection, err error) {
+	if err := only(q, selectors...); err != nil {
+		return which, err
+	}
+	which = proxy.Selection{ID: q.Get("id"), Backend: q.Get("backend"), Service: q.Get("service"), State: proxy.SessionState(q.Get("state"))}
+	if q.Has("client") {
+		if which.Client, err = parseNetwork(q.Get("client")); err != nil {
+			return which, badQuestion{err}
+		}
+	}
+	if q.Has("user") {
+		user, err := o.user(q)
+		if err != nil {
+			return which, err
+		}
+		which.User = user.String()
+	}
+	return which, nil
+}
+
+// chosen lists the sessions of this process that are chosen.
+func (o *operator) chosen(which proxy.Selection) []listedSession {
+	all := []listedSession{}
+	for _, one := range o.server.Sessions() {
+		if which.Has(one) {
+			all = append(all, listedSession{ownProcess, one})
+		}
+	}
+	return all
+}
+
+func (o *operator) ownSessions(_ context.Context, q url.Values) (any, error) {
+	which, err := o.selection(q)
+	if err != nil {
+		return nil, err
+	}
+	return sessionsReport{Sessions: o.chosen(which)}, nil
+}
+
+func (o *operator) listSessions(ctx context.Context, q url.Values) (any, error) {
+	which, err := o.selection(q)
+	if err != nil {
+		return nil, err
+	}
+	return o.everywhere(ctx, which, q), nil
+}
+
+// everywhere lists the sessions of all processes that are chosen; q are the same conditions as they were asked for.
+func (o *operator) everywhere(ctx context.Context, which proxy.Selection, q url.Values) sessionsReport {
+	var mu sync.Mutex
+	all := o.chosen(which)
+	missing := o.older(ctx, func(ctx context.Context, g *generation) error {
+		var answer sessionsReport
+		err := g.ask(ctx, questionOf("GET /sessions", q), nil, &answer)
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, answer.Sessions...)
+		return err
+	})
+	slices.SortFunc(all, func(a, b listedSession) int { return a.Since.Compare(b.Since) })
+	return sessionsReport{all, missing}
+}
+
+var errKickAll = badQuestion{errors.New("say which sessions are to end")}
+
+func (o *operator) kickOwn(_ context.Context, q url.Values) (any, error) {
+	which, err := o.selection(q)
+	if err == nil && which == (proxy.Selection{}) {
+		err = errKickAll
+	}
+	if err != nil {
+		return nil, err
+	}
+	return kickReport{Kicked: o.server.Kick(which, proxy.ErrKicked)}, nil
+}
+
+func (o *operator) kick(ctx context.Context, q url.Values) (any, error) {
+	which, err := o.selection(q)
+	if err == nil && which == (proxy.Selection{}) {
+		err = errKickAll
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.kickEverywhere(ctx, which, q), nil
+}
+
+// kickEverywhere ends the sessions of all processes that are chosen, and says so in the log.
+func (o *operator) kickEverywhere(ctx context.Context, which proxy.Selection, q url.Values) kickReport {
+	var mu sync.Mutex
+	kicked := o.server.Kick(which, proxy.ErrKicked)
+	missing := o.older(ctx, func(ctx context.Context, g *generation) error {
+		var answer kickReport
+		err := g.ask(ctx, questionOf("POST /kick", q), nil, &answer)
+		mu.Lock()
+		defer mu.Unlock()
+		kicked += answer.Kicked
+		return err
+	})
+	return kickReport{kicked, missing}
+}

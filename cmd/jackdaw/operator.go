@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"jackdaw/backends"
+	"jackdaw/proxy"
+)
+
+// operator does what administrators want of sessions, users and stores: in this process, and in those that have gone before it and
+// have sessions still. Safe for concurrent use.
+type operator struct {
+	log         *zap.Logger
+	server      *proxy.Server
+	router      func() *backends.Router
+	generations *generations // nil where nobody takes over
+	level       *logLevel
+	emptying    emptying
+}
+
+// handle adds what is asked on the admin socket.
+func (o *operator) handle(mux *http.ServeMux) {
+	mux.HandleFunc("GET /sessions", o.answering(o.listSessions))
+	mux.HandleFunc("POST /kick", o.answering(o.kick))
+	mux.HandleFunc("GET /where", o.answering(o.where))
+	mux.HandleFunc("POST /move", o.answering(o.move))
+	mux.HandleFunc("GET /blocked", o.answering(o.listBlocked))
+	mux.HandleFunc("POST /block", o.answering(o.block))
+	mux.HandleFunc("POST /unblock", o.answering(o.unblock))
+	mux.HandleFunc("POST /drain", o.answering(o.drain))
+	mux.HandleFunc("POST /undrain", o.answering(o.undrain))
+	mux.HandleFunc("POST /log", o.answering(o.setLevel))
+	mux.HandleFunc("GET /status", o.answering(o.status))
+}
+
+// handleOther adds what another generation asks of this process alone.
+func (o *operator) handleOther(mux *http.ServeMux) {
+	mux.HandleFunc("GET /sessions", o.answering(o.ownSessions))
+	mux.HandleFunc("POST /kick", o.answering(o.kickOwn))
+	mux.HandleFunc("POST /leave", o.answering(o.leaveOwn))
+	mux.HandleFunc("POST /log", o.answering(o.setOwnLevel))
+}
+
+// badQuestion is an error of whoever asks.
+type badQuestion struct{ error }
+
+// answering answers in JSON: 400 to a question that makes no sense, 409 with the reason to what cannot be done.
+func (o *operator) answering(do func(ctx context.Context, q url.Values) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		// With the time for reading, which has passed by then, the context would end.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		answer, err := do(r.Context(), r.URL.Query())
+		if err != nil {
+			status := http.StatusConflict
+			if _, ok := errors.AsType[badQuestion](err); ok {
+				status = http.StatusBadRequest
+			}
+			http.Error(w, err.Error(), status)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(answer) // who has gone does not want it
+	}
+}
+
+// only refuses a question with words that it does not know.
+func only(q url.Values, known ...string) error {
+	for name, values := range q {
+		if !slices.Contains(known, name) {
+			return badQuestion{fmt.Errorf("no condition %q; there are %s", name, strings.Join(known, ", "))}
+		}
+		if len(values) > 1 {
+			return badQuestion{fmt.Errorf("%s is given %d times", name, len(values))}
+		}
+	}
+	return nil
+}
+
+// duration reads a time that is given, or else returns usual.
+func duration(q url.Values, name string, usual time.Duration) (time.Duration, error) {
+	if !q.Has(name) {
+		return usual, nil
+	}
+	d, err := time.ParseDuration(q.Get(name))
+	if err == nil && d < 0 {
+		err = fmt.Errorf("%s is in the past", d)
+	}
+	if err != nil {
+		return 0, badQuestion{fmt.Errorf("reading %q: %w", name, err)}
+	}
+	return d, nil
+}
+
+// user makes the canonical user of a name that is given.
+func (o *operator) user(q url.Values) (backends.User, error) {
+	user, err := o.router().Named(q.Get("user"))
+	if err != nil {
+		return backends.User{}, badQuestion{fmt.Errorf("user %q: %w", q.Get("user"), err)}
+	}
+	return user, nil
+}
+
+// parseNetwork reads a network or an address, as it counts for clients.
+func parseNetwork(text string) (netip.Prefix, error) {
+	network, err := netip.ParsePrefix(text)
+	if err != nil {
+		addr, noAddr := netip.ParseAddr(text)
+		if noAddr != nil {
+			return netip.Prefix{}, fmt.Errorf("%q is no network and no address", text)
+		}
+		network = netip.PrefixFrom(addr.Unmap().WithZone(""), addr.Unmap().BitLen())
+	}
+	if addr := network.Addr(); addr.Is4In6() {
+		if network.Bits() < 96 {
+			return netip.Prefix{}, fmt.Errorf("%q is more than a network of IPv4", text)
+		}
+		network = netip.PrefixFrom(addr.Unmap(), network.Bits()-96)
+	}
+	return network.Masked(), nil
+}
+
+// older asks those that have gone before, one after the other answer, and says whom it has not reached.
+func (o *operator) older(ctx context.Context, ask func(context.Context, *generation) error) (missing []string) {
+	if o.generations == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	var mu sync.Mutex
+	_ = o.generations.Each(func(g *generation) error {
+		err := ask(ctx, g)
+		if err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			missing = append(missing, err.Error())
+		}
+		return err
+	})
+	slices.Sort(missing)
+	return missing
+}
+
+// questionOf is a question with its details, for another process.
+func questionOf(question string, q url.Values) string { return question + "?" + q.Encode() }
+
+// tell has the daemon at socket do something, or answer something, and fills in what it says. A *refusal is why it has not done it.
+func tell(ctx context.Context, socket, question string, details url.Values, answer any) error {
+	method, path, _ := strings.Cut(question, " ")
+	ctx, cancel := context.WithTimeout(ctx, adminWriteTime)
+	defer cancel()
+	text, err := callDaemon(ctx, socket, method, url.URL{Path: path, RawQuery: details.Encode()})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, answer)
+}
+
+// warnMissing says which processes have not answered. What they would have said is not there.
+func warnMissing(out io.Writer, missing []string) {
+	for _, one := range missing {
+		fmt.Fprintf(out, "jackdaw: a former process is left out: %s\n", one)
+	}
+}
+
+// ownProcess is this process's id, as it is listed.
+var ownProcess = os.Getpid()
+
+// close ends what goes on.
+func (o *operator) close() {
+	o.emptying.close()
+	o.level.close()
+}
