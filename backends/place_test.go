@@ -48,8 +48,8 @@ func TestPlaceByDirectory(t *testing.T) {
 		{"a host with a port that means no service", directories.Answer{Backend: "127.0.0.1:9"}, nil, []configs.Route{lookup}, "backend has no such service: 127.0.0.1:9, imap"},
 		{"below a wildcard", directories.Answer{Backend: "s1.stores.example"}, nil, []configs.Route{lookup}, "s1.stores.example alice@x s1.stores.example:143"},
 		{"below a wildcard, with a port", directories.Answer{Backend: "S2.stores.example:1143"}, nil, []configs.Route{lookup}, "s2.stores.example alice@x s2.stores.example:1143"},
-		{"below no wildcard", directories.Answer{Backend: "s1.other.example"}, nil, []configs.Route{lookup}, "backend has no such service: s1.other.example, imap"},
-		{"no name of a host", directories.Answer{Backend: "s1/../x.stores.example"}, nil, []configs.Route{lookup}, "backend has no such service: s1/../x.stores.example, imap"},
+		{"below no wildcard", directories.Answer{Backend: "s1.other.example"}, nil, []configs.Route{lookup}, "no backend is called s1.other.example, or has an address there"},
+		{"no name of a host", directories.Answer{Backend: "s1/../x.stores.example"}, nil, []configs.Route{lookup}, "no backend is called s1/../x.stores.example, or has an address there"},
 		{"a name that no store may hear", directories.Answer{Backend: "b", User: "a*b"}, nil, []configs.Route{lookup}, "directory's name for the user: unusable user name: a character that no name may have"},
 		{"an unknown user goes on", directories.Answer{}, directories.ErrNotFound, []configs.Route{lookup, rest}, "b alice@x 127.0.0.1:2"},
 		{"an unknown user at the end", directories.Answer{}, directories.ErrNotFound, []configs.Route{lookup}, "no route for the user"},
@@ -271,6 +271,20 @@ func TestReloadKeepsDirectories(t *testing.T) {
 		t.Error("the directory was kept")
 	}
 	third.Retire(nil)
+}
+
+// A directory that names a store which nobody knows is mistaken: its user hears of no wrong password.
+func TestUnknownStoreByDirectory(t *testing.T) {
+	r := prepared(t, &configs.Config{Routes: []configs.Route{{Lookup: "accounts"}}, Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
+	d := &told{answer: directories.Answer{Backend: "10.9.9.9:143"}}
+	r.directories["accounts"] = &openDirectory{Directory: d}
+	if _, err := r.Place(t.Context(), asked("alice@x")); err == nil || errors.Is(err, ErrNoService) || errors.Is(err, ErrNotFound) {
+		t.Error("a store that nobody knows:", err)
+	}
+	d.answer.Backend = "a"
+	if _, err := r.Place(t.Context(), asked("alice@x", func(q *Query) { q.Service = configs.Sieve })); !errors.Is(err, ErrNoService) {
+		t.Error("a store without the service:", err)
+	}
 }
 
 // What a directory calls a user is where mail for the user goes, with the detail behind it.

@@ -133,6 +133,9 @@ func (r *Router) service(name, port string, protocol configs.Service) (*Service,
 	}
 	backend, ok := r.config.Backend(name)
 	if _, err := configs.DNSName(name); !ok || err != nil || !strings.HasPrefix(backend.Name, "*") {
+		if !r.knows(name) {
+			return nil, fmt.Errorf("no backend is called %s, or has an address there", name) // whoever named it is mistaken
+		}
 		return nil, fmt.Errorf("%w: %s, %s", ErrNoService, strings.TrimSuffix(name+":"+port, ":"), protocol)
 	}
 	access, ok := backend.Access[protocol]
@@ -140,6 +143,16 @@ func (r *Router) service(name, port string, protocol configs.Service) (*Service,
 		return nil, fmt.Errorf("%w: %s, %s", ErrNoService, name, protocol)
 	}
 	return r.learnService(key, named(access, protocol, name, port), leads(backend, protocol))
+}
+
+// knows reports whether there is a backend of that name or host, for whatever protocol.
+func (r *Router) knows(name string) bool {
+	for key, s := range r.services {
+		if key.backend == name || s.at(name, "") {
+			return true
+		}
+	}
+	return false
 }
 
 // at reports whether one of the service's addresses is that of a host. Without a port it is enough that the host is.
