@@ -24,6 +24,7 @@ type turns struct {
 	begun   list.List        // of *turn, who have computed already and go on: the less is under way the sooner it is done
 	fresh   list.List        // of *turn
 	lines   map[subnet]*line // of the clients that wait in fresh
+	calm    sync.Cond        // fresh has become shorter
 	dropped int64            // whose time was over, or who had gone, when their turn came
 }
 
@@ -47,7 +48,9 @@ type turn struct {
 }
 
 func newTurns(slots int) *turns {
-	return &turns{slots: slots, free: slots, lines: make(map[subnet]*line)}
+	t := &turns{slots: slots, free: slots, lines: make(map[subnet]*line)}
+	t.calm.L = &t.mu
+	return t
 }
 
 // handshakesAtOnce is how many compute: one for each processor, and one that is ready when another one has to wait.
@@ -76,6 +79,19 @@ func (t *turns) await(ctx context.Context, t1 *turn, begun bool) error {
 	}
 }
 
+// mostAhead is how many may wait in fresh before nobody is accepted any more where TLS begins at once. The system keeps those who come,
+// in their order and at no cost; here each would take memory, and time from sessions that are there already.
+const mostAhead = 4 * aheadPerClient
+
+// settle returns when one more may come.
+func (t *turns) settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.fresh.Len() >= mostAhead {
+		t.calm.Wait()
+	}
+}
+
 func (t *turns) enqueue(one *turn, begun bool) {
 	one.queue = &t.fresh
 	switch {
@@ -100,6 +116,7 @@ func (t *turns) enqueue(one *turn, begun bool) {
 func (t *turns) dequeue(one *turn) {
 	queue := one.queue
 	queue.Remove(one.place)
+	t.calm.Broadcast()
 	l := t.lines[one.client]
 	if queue != &t.fresh || one.exempt {
 		return

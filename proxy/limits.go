@@ -120,10 +120,13 @@ func (l *limits) total(limit configs.Sessions) int {
 	return limit.All
 }
 
+// leastShare is what a network may have of however few.
+const leastShare = 16
+
 // share is how many sessions without a login a network may have; 0 is no limit. l.mu is held.
 func (l *limits) share(limit configs.Sessions) int {
 	if most := l.total(limit); most > 0 {
-		return max(most/4, 1)
+		return max(most/4, leastShare)
 	}
 	return 0
 }

@@ -62,6 +62,7 @@ func (f *failures) isNew(client subnet, a *Attempt, now time.Time) bool {
 	_ = binary.Write(mac, binary.BigEndian, client)
 	_, _ = mac.Write([]byte(a.User + "\x00" + a.Authzid + "\x00" + a.Secret))
 	key := [16]byte(mac.Sum(nil))
+	f.said.age(now, rememberWrong)
 	_, known := f.said.get(key)
 	f.said.put(key, struct{}{}, now, rememberWrong)
 	return !known

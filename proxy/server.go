@@ -269,6 +269,9 @@ func (s *Server) accept(l *socket) {
 		s.accepted.Add(1)
 		s.counts.began(settings.listener.Service)
 		go session.serve(conn)
+		if settings.listener.TLS == configs.TLSImplicit {
+			s.limits.turns.settle()
+		}
 	}
 }
 
