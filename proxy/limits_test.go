@@ -347,14 +347,18 @@ func TestFailuresAgain(t *testing.T) {
 			recent, _ := f.failed(client, a, rate, time.Now())
 			return recent
 		}
-		if fails(1, says("alice", "old")) != 1 || fails(1, says("alice", "old")) != 1 {
-			t.Error("the same is new")
+		for range 3 {
+			if fails(1, says("alice", "old")) != 1 {
+				t.Error("the same is new")
+			}
 		}
 		if fails(1, says("alice", "other")) != 2 || fails(1, says("bob", "old")) != 3 || fails(2, says("alice", "old")) != 1 {
 			t.Error("something new is not new")
 		}
-		if fails(2, says("carol", "")) != 2 || fails(2, says("carol", "")) != 3 {
-			t.Error("what cannot be compared is not new")
+		for n := range 2 {
+			if fails(2, says("carol", "")) != n+2 {
+				t.Error("what cannot be compared is not new")
+			}
 		}
 		time.Sleep(rememberWrong / 2)
 		if fails(1, says("alice", "old")) != 0 {
