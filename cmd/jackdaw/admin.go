@@ -39,6 +39,7 @@ type admin struct {
 	socket  *adminSocket                 // nil: nobody can ask
 	stop    func()                       // closes socket
 
+	metrics  http.Handler
 	operator *operator // nil: only certificates can be asked for
 }
 
@@ -110,6 +111,9 @@ func (a *admin) handler() http.Handler {
 	mux.HandleFunc("GET /certs", a.answerCerts)
 	mux.HandleFunc("GET /missed", a.answerMissed)
 	mux.HandleFunc("GET /readyz", a.answerReady)
+	if a.metrics != nil {
+		mux.Handle("GET /metrics", a.metrics)
+	}
 	mux.HandleFunc("POST /reload", a.takeOrder(orderReload))
 	mux.HandleFunc("POST /upgrade", a.takeOrder(orderUpgrade))
 	if a.operator != nil {

@@ -69,10 +69,18 @@ func (a *admin) takeOrder(what orderKind) http.HandlerFunc {
 
 // answerReady tells load balancers whether to send clients here: 200 while we listen and do not mean to stop, 503 otherwise.
 func (a *admin) answerReady(w http.ResponseWriter, r *http.Request) {
+	if !a.ready() {
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		return
+	}
+	a.answer(w, r, func(w io.Writer) error { _, err := io.WriteString(w, "{\"ready\":true}\n"); return err })
+}
+
+func (a *admin) ready() bool {
 	select {
 	case <-a.orders.closed:
-		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		return false
 	default:
-		a.answer(w, r, func(w io.Writer) error { _, err := io.WriteString(w, "{\"ready\":true}\n"); return err })
+		return true
 	}
 }

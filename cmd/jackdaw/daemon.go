@@ -30,6 +30,9 @@ type daemon struct {
 	server  *proxy.Server
 	admin   *admin
 	manager manager
+	recent  *recentLog
+	metrics *metrics
+	web     *web
 
 	operator    *operator
 	generations *generations  // nil where nobody takes over
@@ -45,20 +48,24 @@ type daemon struct {
 func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
 	level := newLogLevel()
 	level.configure(config.Log.Level)
-	log := newLogger(config.Log.Format, level.AtomicLevel)
+	recent := newRecentLog()
+	log := newLogger(config.Log.Format, level.AtomicLevel, recent)
 	counts := new(tlsstore.Counts)
 	d := &daemon{
 		level: level, log: log, sockets: sockets, tickets: tlsstore.NewTickets(), counts: counts,
 		server: proxy.NewServer(log, sockets), admin: newAdmin(log, counts, sockets), manager: manager{log},
-		told: make(chan struct{}),
+		told: make(chan struct{}), recent: recent,
 	}
 	d.operator = &operator{log: log, server: d.server, router: d.placer.Load, level: level}
 	d.admin.operator = d.operator
+	d.metrics = newMetrics(d)
+	d.admin.metrics = d.metrics.handler()
+	d.web = newWeb(d)
 	return d
 }
 
 // newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.
-func newLogger(format string, level zap.AtomicLevel) *zap.Logger {
+func newLogger(format string, level zap.AtomicLevel, recent *recentLog) *zap.Logger {
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.EncodeTime = zapcore.RFC3339TimeEncoder
 	encoding.EncodeDuration = zapcore.StringDurationEncoder
@@ -67,7 +74,7 @@ func newLogger(format string, level zap.AtomicLevel) *zap.Logger {
 	if format == "console" || format == "" && term.IsTerminal(int(os.Stderr.Fd())) {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level))
+	return zap.New(zapcore.NewTee(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level), recent.core()))
 }
 
 // apply goes over to a configuration. On an error everything stays as it was.
@@ -100,6 +107,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	d.config, d.certs, d.router = config, certs, router
 	d.placer.Store(router)
 	d.admin.apply(config.Admin.Socket, certs)
+	d.web.apply(config)
 	d.tickets.Use(keys, d.log)
 	if oldCerts != nil && oldCerts != certs {
 		oldCerts.Close()
@@ -135,6 +143,7 @@ func (d *daemon) reload() error {
 	if err == nil {
 		err = d.apply(config)
 	}
+	d.metrics.reloads.reloaded(err)
 	if err != nil {
 		d.log.Error("reload failed, nothing has changed", zap.String("file", d.file), zap.Error(err))
 		d.manager.serving("Serving; the configuration could not be read again, and the former one holds")
@@ -157,6 +166,8 @@ func (d *daemon) withdraw() {
 	d.admin.orders.close()
 	d.admin.close()
 	d.operator.emptying.close()
+	d.web.close()
+	d.metrics.retire()
 	d.certs.Close()
 }
 
@@ -174,6 +185,7 @@ func (d *daemon) close(ctx context.Context) error {
 func (d *daemon) release() {
 	d.admin.close()
 	d.operator.close()
+	d.web.close()
 	if d.router != nil {
 		d.router.Retire(nil)
 	}

@@ -166,6 +166,7 @@ func (d *daemon) inherit(w *inherit.Will) error {
 	d.router.Inherit(left.Seats, d.placements.evict)
 	d.generations.adopt(w.Processes)
 	d.generations.announce()
+	d.generations.tasks.Go(d.metrics.askOlder) // before any of them ends, and is forgotten
 	return w.Serve()
 }
 
@@ -177,7 +178,11 @@ func (d *daemon) openDoor() (err error) {
 	d.placements = newPlacements(d.log, d.placer.Load)
 	d.placements.handle(mux)
 	d.operator.handleOther(mux)
-	d.generations, err = newGenerations(d.log, mux, func(pid int) { d.placer.Load().Vacate(pid, "", "") })
+	mux.HandleFunc("GET /flow", d.metrics.answerFlow)
+	d.generations, err = newGenerations(d.log, mux, func(pid int) {
+		d.placer.Load().Vacate(pid, "", "")
+		d.metrics.forget(pid)
+	})
 	if err != nil {
 		return err
 	}

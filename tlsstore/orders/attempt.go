@@ -48,6 +48,7 @@ func (m *Manager) attempt(ctx context.Context, e entry) time.Duration {
 		return leaseRetry
 	case due:
 		m.failed = 0
+		m.ordered.Add(1)
 	}
 	s := m.lookAt(e.Name, e.By)
 	m.set(entry{Status: s})
@@ -116,6 +117,7 @@ func (m *Manager) fail(name string, err error) {
 	now := time.Now()
 	m.pause = now.Add(min(time.Second<<min(m.failed, 10), mostPause))
 	m.failed++
+	m.refused.Add(1)
 	f, _ := m.cache.failure(name) // one that cannot be read is none, and is replaced
 	f = failure{f.Count + 1, now, now.Add(backoff(f.Count+1, err)), oneLine(err)}
 	unsaved := m.cache.setFailure(name, f)

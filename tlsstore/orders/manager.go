@@ -52,6 +52,8 @@ type Manager struct {
 
 	http, tlsALPN *entrance // nil where there is none
 
+	ordered, refused atomic.Uint64 // orders that led to a certificate, and others
+
 	// These belong to the goroutine.
 	problem  string                 // with the cache, as it was logged last; "" if there is none
 	failed   int                    // orders in a row, for whatever names

@@ -66,6 +66,9 @@ func (m *Manager) Status() []Status {
 	return list
 }
 
+// Counts says how many orders have led to a certificate, and how many have failed, since the Manager has begun.
+func (m *Manager) Counts() (done, failed uint64) { return m.ordered.Load(), m.refused.Load() }
+
 // Read is Status for a configuration that is not running here, by what lies in its cache. It changes nothing there. What is
 // wrong with the cache as a whole is the error.
 func Read(ctx context.Context, o Options) ([]Status, error) {
