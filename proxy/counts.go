@@ -82,39 +82,43 @@ func handshakeFailure(err error) string {
 // countedMechanisms are those that a login can have; LOGIN is also a protocol's own command.
 var countedMechanisms = [...]string{"PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2", "SCRAM-SHA-1", "SCRAM-SHA-256", "EXTERNAL", "other"}
 
-// loginOutcomes begin with what is no Reason, and go on in the order of these.
-var loginOutcomes = [...]string{
-	loggedIn: "ok", loginCancelled: "cancelled",
-	loginRefused + int(ReasonDenied):       "denied",
-	loginRefused + int(ReasonUnavailable):  "unavailable",
-	loginRefused + int(ReasonBroken):       "broken",
-	loginRefused + int(ReasonInUse):        "in_use",
-	loginRefused + int(ReasonTooSoon):      "too_soon",
-	loginRefused + int(ReasonNotPermitted): "not_permitted",
-	loginOther:                             "other",
-}
+// loginOutcomes are what clients were told of their logins.
+var loginOutcomes = [...]string{"ok", "cancelled", "denied", "unavailable", "broken", "in_use", "too_soon", "not_permitted", "limit", "other"}
 
-const (
-	loggedIn = iota
-	loginCancelled
-	loginRefused
-	loginOther = loginRefused + int(ReasonNotPermitted) + 1
-)
+// loginOutcome says in one of those words what became of a login.
+func loginOutcome(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case isSyntax(err):
+		return "cancelled"
+	}
+	switch reasonFor(err) {
+	case ReasonDenied:
+		return "denied"
+	case ReasonUnavailable:
+		return "unavailable"
+	case ReasonBroken:
+		return "broken"
+	case ReasonInUse:
+		return "in_use"
+	case ReasonTooSoon:
+		return "too_soon"
+	case ReasonNotPermitted:
+		return "not_permitted"
+	case ReasonFull, ReasonUserFull, ReasonBarred:
+		return "limit"
+	}
+	return "other"
+}
 
 // tried counts a login.
 func (c *counts) tried(service configs.Service, mechanism string, err error) {
-	outcome := loggedIn
-	switch {
-	case isSyntax(err):
-		outcome = loginCancelled
-	case err != nil:
-		outcome = min(loginRefused+int(reasonFor(err)), loginOther)
-	}
 	m := slices.Index(countedMechanisms[:], mechanism)
 	if m < 0 {
 		m = len(countedMechanisms) - 1
 	}
-	c.logins[place[service]][m][outcome].Add(1)
+	c.logins[place[service]][m][slices.Index(loginOutcomes[:], loginOutcome(err))].Add(1)
 }
 
 // recipientOutcomes are what stores say of a recipient, and of the message for him.
