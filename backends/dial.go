@@ -40,7 +40,11 @@ type Opening struct {
 	Client   *Peer              // nil: we come for ourselves
 	Hello    string             // what we call ourselves in SMTP and LMTP, unless there is a client
 	User     string             // by XCLIENT LOGIN: who is logged in without any further proof; "" elsewhere
+	Tap      Tap                // is told what is said; nil: nobody is
 }
+
+// Tap is told what is said to a store and by it: see wire.Tap.
+type Tap = wire.Tap
 
 // open goes the paths to the store until one leads to a login. It returns at once where none is known to lead anywhere.
 func (s *Service) open(ctx context.Context, o Opening) (*wire.Conn, Capabilities, path, error) {
@@ -179,6 +183,7 @@ func (s *Service) prepare(ctx context.Context, raw net.Conn, address configs.Add
 		}
 	}
 	conn := wire.New(raw)
+	conn.Tap(o.Tap)
 	begin := func() error {
 		return within(ctx, tlsLimit, raw, "TLS", func(ctx context.Context) error { return conn.DialTLS(ctx, s.tls[address]) })
 	}

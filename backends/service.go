@@ -138,6 +138,7 @@ type Visit struct {
 	// Promised is what the client was told that stores can do, where it is not going to hear it from the store: it goes
 	// nowhere where less would be true.
 	Promised []Capability
+	Tap      Tap // is told what is said until the user is in; nil: nobody is
 }
 
 // Login brings a user to the store and logs in. It asks no further address once something was said that is a secret.
@@ -150,7 +151,7 @@ func (s *Service) Login(ctx context.Context, v Visit) (*Connection, error) {
 			return nil, &Unreached{s, time.Now(), err}
 		}
 	}
-	o := Opening{Client: &v.Peer}
+	o := Opening{Client: &v.Peer, Tap: v.Tap}
 	if _, ok := v.Client.(*XCLIENT); ok {
 		o.User = v.User
 	}

@@ -46,6 +46,7 @@ type Server struct {
 	sessions  sessions
 	counts    counts
 	blocks    blocks
+	traces    traces
 	loops     relay.Loops
 	decoys    decoys
 	limits    *limits

@@ -71,6 +71,7 @@ type arrival struct {
 	ctx      context.Context // ends with the session, or with the time for its login
 	conn     *wire.Conn
 	stage    SessionState // is listed
+	scribe   *scribe      // nil where nobody wants to know what is said
 	mute     bool         // nothing can be said: a TLS handshake is under way, or a PROXY header was malformed
 	external string       // the name in the client's certificate; "" where there is none that we trust
 	attempts int          // logins so far
@@ -201,6 +202,7 @@ func (s *session) arrive(raw net.Conn) error {
 		s.mute = true
 		return errBlocked
 	}
+	s.scribe = s.newScribe()
 	if err := s.settings.server.limits.welcome(s); err != nil {
 		s.mute = s.settings.listener.TLS == configs.TLSImplicit
 		return err
@@ -366,7 +368,8 @@ func (s *session) logIn(ctx context.Context, place *backends.Placement, client s
 			return nil, err
 		}
 	}
-	store, err := place.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised})
+	store, err := place.Login(ctx, backends.Visit{Peer: s.peer, User: place.Name, Client: client, Promised: s.promised,
+		Tap: s.scribe.toStore(place.Service.Protocol)})
 	if err != nil {
 		return nil, err
 	}
@@ -392,6 +395,7 @@ func (s *session) place(ctx context.Context, a *Attempt) (backends.Placement, sa
 	if err != nil {
 		return backends.Placement{}, nil, err
 	}
+	s.scribe.identified(s)
 	if blocks := &s.settings.server.blocks; blocks.user(user.String()) || blocks.user(actor.String()) {
 		return backends.Placement{}, nil, errBlocked
 	}

@@ -46,35 +46,56 @@ func askDaemonTo(ctx context.Context, socket, order string) ([]byte, error) {
 	return callDaemon(ctx, socket, http.MethodPost, url.URL{Path: order})
 }
 
+// callDaemon returns the whole answer to a question.
 func callDaemon(ctx context.Context, socket, method string, where url.URL) ([]byte, error) {
+	response, hangUp, err := openDaemon(ctx, socket, method, where)
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of the daemon at %s: %w", socket, err)
+	}
+	return answer, nil
+}
+
+// openDaemon returns the beginning of an answer that is no refusal. hangUp must be called when it was read.
+func openDaemon(ctx context.Context, socket, method string, where url.URL) (response *http.Response, hangUp func(), err error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}
-	defer transport.CloseIdleConnections()
+	defer func() {
+		if err != nil {
+			transport.CloseIdleConnections()
+		}
+	}()
 	where.Scheme, where.Host = "http", "jackdaw"
 	request, err := http.NewRequestWithContext(ctx, method, where.String(), nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	response, err := transport.RoundTrip(request)
+	response, err = transport.RoundTrip(request)
 	if err != nil {
-		return nil, describeDial(socket, err)
+		return nil, nil, describeDial(socket, err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response, func() { response.Body.Close(); transport.CloseIdleConnections() }, nil
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
+	text, err := io.ReadAll(response.Body)
+	reason := strings.TrimSpace(string(text))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reading the answer of the daemon at %s: %w", socket, err)
+		return nil, nil, fmt.Errorf("reading the answer of the daemon at %s: %w", socket, err)
 	case response.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("the daemon at %s does not know %s: it is of another version", socket, where.Path)
+		return nil, nil, fmt.Errorf("the daemon at %s does not know %s: it is of another version", socket, where.Path)
 	case response.StatusCode == http.StatusConflict:
-		return nil, &refusal{strings.TrimSpace(string(answer))}
-	case response.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("the daemon at %s says: %s", socket, strings.TrimSpace(string(answer)))
+		return nil, nil, &refusal{reason}
 	}
-	return answer, nil
+	return nil, nil, fmt.Errorf("the daemon at %s says: %s", socket, reason)
 }
 
 // describeDial says what to do about a daemon that cannot be asked.

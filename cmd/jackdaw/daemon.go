@@ -56,7 +56,8 @@ func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
 		server: proxy.NewServer(log, sockets), admin: newAdmin(log, counts, sockets), manager: manager{log},
 		told: make(chan struct{}), recent: recent,
 	}
-	d.operator = &operator{log: log, server: d.server, router: d.placer.Load, level: level}
+	d.operator = &operator{log: log, server: d.server, router: d.placer.Load, level: level,
+		ending: d.admin.orders.closed}
 	d.admin.operator = d.operator
 	d.metrics = newMetrics(d)
 	d.admin.metrics = d.metrics.handler()

@@ -67,7 +67,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), statusCommand(),
 		sessionsCommand(), kickCommand(), whereCommand(), moveCommand(), blockCommand(), unblockCommand(), drainCommand(), undrainCommand(),
-		logCommand(), reloadCommand(), upgradeCommand(), demoCommand(), versionCommand())
+		traceCommand(), logCommand(), reloadCommand(), upgradeCommand(), demoCommand(), versionCommand())
 	return root
 }
 

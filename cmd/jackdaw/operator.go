@@ -30,6 +30,7 @@ type operator struct {
 	generations *generations // nil where nobody takes over
 	level       *logLevel
 	emptying    emptying
+	ending      <-chan struct{} // closed when nothing is done any more
 }
 
 // handle adds what is asked on the admin socket.
@@ -44,6 +45,7 @@ func (o *operator) handle(mux *http.ServeMux) {
 	mux.HandleFunc("POST /drain", o.answering(o.drain))
 	mux.HandleFunc("POST /undrain", o.answering(o.undrain))
 	mux.HandleFunc("POST /log", o.answering(o.setLevel))
+	mux.HandleFunc("GET /trace", o.answerTrace)
 	mux.HandleFunc("GET /status", o.answering(o.status))
 }
 
@@ -51,6 +53,7 @@ func (o *operator) handle(mux *http.ServeMux) {
 func (o *operator) handleOther(mux *http.ServeMux) {
 	mux.HandleFunc("GET /sessions", o.answering(o.ownSessions))
 	mux.HandleFunc("POST /kick", o.answering(o.kickOwn))
+	mux.HandleFunc("GET /trace", o.answerOwnTrace)
 	mux.HandleFunc("POST /leave", o.answering(o.leaveOwn))
 	mux.HandleFunc("POST /log", o.answering(o.setOwnLevel))
 }

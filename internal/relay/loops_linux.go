@@ -75,7 +75,7 @@ func (l *Loops) park(s Session) Relay {
 		return nil
 	}
 	_, _ = client.Close(), store.Close() // their sockets are open as others
-	p := &pair{loop: loop, idle: s.Idle, guard: s.Guard, owner: s.Owner, lineEnd: true}
+	p := &pair{loop: loop, idle: s.Idle, guard: s.Guard, tap: s.Tap, owner: s.Owner, lineEnd: true}
 	p.client.begin(loop, clientFD, clientTLS)
 	p.store.begin(loop, storeFD, storeTLS)
 	loop.post(func() { loop.add(p, s.FromClient, s.FromStore) })

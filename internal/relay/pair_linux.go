@@ -14,6 +14,7 @@ type pair struct {
 	client, store end
 	loop          *loop
 	guard         Guard
+	tap           Tap
 	owner         Owner
 	idle          time.Duration
 	cause         error         // why it is to end, if it is
@@ -39,6 +40,9 @@ func (p *pair) End(cause error) {
 		}
 	})
 }
+
+// Tap is Relay's.
+func (p *pair) Tap(tap Tap) { p.loop.post(func() { p.tap = tap }) }
 
 // Moved is Relay's.
 func (p *pair) Moved() (sent, received int64, last time.Time) {
@@ -154,6 +158,9 @@ func (p *pair) up(b []byte) error {
 	if p.guard != nil {
 		n, verdict = p.guard.Up(b)
 	}
+	if p.tap != nil {
+		p.tap(true, b[:n])
+	}
 	if err := p.pass(&p.store, b[:n]); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
@@ -166,6 +173,9 @@ func (p *pair) down(b []byte) error {
 	n := len(b)
 	if p.guard != nil {
 		b = p.guard.Down(b)
+	}
+	if p.tap != nil {
+		p.tap(false, b)
 	}
 	if len(b) > 0 {
 		p.lineEnd = b[len(b)-1] == '\n'

@@ -20,7 +20,8 @@ type plain struct {
 	sent, received atomic.Int64
 	moved          atomic.Int64 // when a byte last moved, in nanoseconds since start
 	halfOpen       atomic.Bool  // one direction has ended
-	cause          chan error   // holds why the session is to end
+	tap            atomic.Pointer[Tap]
+	cause          chan error // holds why the session is to end
 
 	mu      sync.Mutex // held while the client is written to
 	lineEnd bool       // the last byte to the client ended a line
@@ -29,6 +30,7 @@ type plain struct {
 
 func startPlain(s Session) *plain {
 	p := &plain{Session: s, start: time.Now(), cause: make(chan error, 1), lineEnd: true}
+	p.Tap(s.Tap)
 	go func() { s.Owner.Done(p.run()) }()
 	return p
 }
@@ -37,6 +39,16 @@ func (p *plain) End(cause error) {
 	select {
 	case p.cause <- cause:
 	default: // it ends already
+	}
+}
+
+// Tap is Relay's.
+func (p *plain) Tap(tap Tap) { p.tap.Store(&tap) }
+
+// tell tells the tap, if there is one.
+func (p *plain) tell(fromClient bool, said []byte) {
+	if tap := *p.tap.Load(); tap != nil {
+		tap(fromClient, said)
 	}
 }
 
@@ -133,6 +145,7 @@ func (p *plain) up() error {
 		if p.Guard != nil {
 			n, verdict = p.Guard.Up(b)
 		}
+		p.tell(true, b[:n])
 		if _, err := p.Store.Write(b[:n]); err != nil {
 			return fmt.Errorf("writing to the store: %w", err)
 		}
@@ -149,6 +162,7 @@ func (p *plain) down() error {
 				return nil
 			}
 		}
+		p.tell(false, b)
 		if _, err := p.Client.Write(b); err != nil {
 			return fmt.Errorf("writing to the client: %w", err)
 		}

@@ -28,6 +28,10 @@ type Owner interface {
 	Done(err error)
 }
 
+// Tap is told what the client and the store say, as it is passed on. What it is given is its for the time of the call. Each direction may
+// have a goroutine of its own.
+type Tap func(fromClient bool, said []byte)
+
 // Session is what is to be relayed. The connections belong to the relay from now on.
 type Session struct {
 	Client, Store net.Conn // a *tls.Conn lies over a *Link
@@ -37,6 +41,7 @@ type Session struct {
 	// Idle ends the session when nothing has moved for so long, in whatever direction.
 	Idle  time.Duration
 	Owner Owner
+	Tap   Tap // nil where nobody wants to know what is said
 }
 
 // Relay is a session that is being relayed. It is safe for concurrent use.
@@ -46,6 +51,8 @@ type Relay interface {
 	End(cause error)
 	// Moved returns how many bytes the client was sent and has sent, and when one last moved.
 	Moved() (sent, received int64, last time.Time)
+	// Tap has the tap told what is said from soon on, in place of another one; nil has nobody told.
+	Tap(Tap)
 }
 
 // ErrIdle ends a session in which nothing has moved for too long.

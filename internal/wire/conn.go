@@ -37,7 +37,14 @@ type Conn struct {
 	heard bool // the peer has said something
 	out   []byte
 	err   error // what the last Flush that failed met
+	tap   Tap
 }
+
+// Tap is told what is said on a connection, in either direction. The octets are its for the time of the call.
+type Tap func(sent bool, said []byte)
+
+// Tap has the tap told from now on; nil has nobody told.
+func (c *Conn) Tap(tap Tap) { c.tap = tap }
 
 // readers wait for the next dialogue: each login needs two, for some milliseconds.
 var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
@@ -58,6 +65,9 @@ func (s source) Read(p []byte) (int, error) {
 	}
 	n, err := s.c.conn.Read(p)
 	s.c.heard = s.c.heard || n > 0
+	if s.c.tap != nil {
+		s.c.tap(false, p[:n])
+	}
 	return n, bare(err)
 }
 
@@ -131,6 +141,9 @@ func (c *Conn) Send(parts ...string) {
 // Flush sends what was kept back.
 func (c *Conn) Flush() error {
 	if c.err == nil && len(c.out) > 0 {
+		if c.tap != nil {
+			c.tap(true, c.out)
+		}
 		_, err := c.conn.Write(c.out)
 		c.err = bare(err)
 		c.out = c.out[:0]

@@ -1,0 +1,222 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"jackdaw/backends"
+	"jackdaw/configs"
+	"jackdaw/internal/relay"
+)
+
+// Tracing says whose sessions are traced: a canonical user's, or those of the clients of a network.
+type Tracing struct {
+	User   string
+	Client netip.Prefix
+	Relay  bool // what is said after the login, too
+}
+
+const (
+	traceWaiting = 4096    // lines that wait for whoever reads a trace; more are lost
+	traceKept    = 1 << 10 // lines of a session that nobody asks for yet: its user is not known
+)
+
+// traces are all that are going on. Safe for concurrent use.
+type traces struct {
+	some atomic.Bool // there are any: what sessions ask before anything else
+
+	mu  sync.Mutex
+	all map[*trace]struct{}
+}
+
+// trace is what somebody wants to see.
+type trace struct {
+	Tracing
+	lines chan string
+	lost  atomic.Int64
+}
+
+// Trace gives what is said in sessions, line by line and without secrets, to somebody who writes it down, until ctx ends or that fails.
+// Sessions that began before it are traced in the relay alone. Nobody waits for the writer: what it cannot take is counted, and
+// said.
+func (s *Server) Trace(ctx context.Context, which Tracing, write func(line string) error) error {
+	t := &trace{Tracing: which, lines: make(chan string, traceWaiting)}
+	s.traces.add(t)
+	s.retap(which)
+	defer func() {
+		s.traces.remove(t)
+		s.retap(which)
+	}()
+	for {
+		select {
+		case line := <-t.lines:
+			if lost := t.lost.Swap(0); lost > 0 {
+				line = fmt.Sprintf("%s(%d lines are lost here)\n", line, lost)
+			}
+			if err := write(line); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (all *traces) add(t *trace) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.all == nil {
+		all.all = make(map[*trace]struct{})
+	}
+	all.all[t] = struct{}{}
+	all.some.Store(true)
+}
+
+func (all *traces) remove(t *trace) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	delete(all.all, t)
+	all.some.Store(len(all.all) > 0)
+}
+
+// of lists the traces that want what is said in a session. more: there are some that may want it when the user is known.
+func (all *traces) of(s SessionInfo, relay bool) (wanted []*trace, more bool) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for t := range all.all {
+		switch {
+		case relay && !t.Relay:
+		case t.of(s):
+			wanted = append(wanted, t)
+		case t.User != "":
+			more = true
+		}
+	}
+	return wanted, more
+}
+
+// retap has the sessions that are relayed tell what is said in them, or no longer, when a trace has begun or ended.
+func (s *Server) retap(which Tracing) {
+	if !which.Relay {
+		return
+	}
+	for _, one := range s.sessions.list() {
+		if info := one.info(); which.of(info) {
+			one.tapRelay(info)
+		}
+	}
+}
+
+// of reports whether a session is to be traced.
+func (t Tracing) of(s SessionInfo) bool { return Selection{User: t.User, Client: t.Client}.Has(s) }
+
+// tapRelay has the relay tell what is said, if somebody wants to know.
+func (s *session) tapRelay(info SessionInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.relayed == nil {
+		return
+	}
+	s.relayed.Tap(s.relayTap(info))
+}
+
+// relayTap makes what the relay tells what is said to; nil if nobody wants to know.
+func (s *session) relayTap(info SessionInfo) relay.Tap {
+	wanted, _ := s.settings.server.traces.of(info, true)
+	if len(wanted) == 0 {
+		return nil
+	}
+	w := &scribe{id: info.ID, wanted: wanted}
+	m := &mask{protocol: configs.Service(info.Service).Protocol(), relay: true}
+	var mu sync.Mutex // elsewhere than on Linux, both directions have a goroutine
+	return func(fromClient bool, said []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		w.hear(m, speaker(fromClient, "C", "S"), fromClient, said)
+	}
+}
+
+func speaker(first bool, one, other string) string {
+	if first {
+		return one
+	}
+	return other
+}
+
+// scribe writes down what is said in one session before its login. A nil one does not. It is the session's goroutine's.
+type scribe struct {
+	id     string
+	wanted []*trace // who get what is said; those of whom it is not known yet get it later
+	kept   []string // nil if nobody else may want it
+	more   bool
+	front  mask // with the client
+}
+
+// newScribe returns nil where nobody can want to know what is said.
+func (s *session) newScribe() *scribe {
+	all := &s.settings.server.traces
+	if !all.some.Load() {
+		return nil
+	}
+	wanted, more := all.of(s.info(), false)
+	if len(wanted) == 0 && !more {
+		return nil
+	}
+	w := &scribe{id: s.peer.Session, wanted: wanted, more: more}
+	w.front.protocol = s.settings.listener.Service.Protocol()
+	s.conn.Tap(func(sent bool, said []byte) { w.hear(&w.front, speaker(sent, "S", "C"), !sent, said) })
+	return w
+}
+
+// identified has the traces of the user get what was said so far, and what will be.
+func (w *scribe) identified(s *session) {
+	if w == nil || !w.more {
+		return
+	}
+	wanted, _ := s.settings.server.traces.of(s.info(), false)
+	for _, t := range wanted {
+		if slices.Contains(w.wanted, t) {
+			continue
+		}
+		for _, line := range w.kept {
+			t.put(line)
+		}
+		w.wanted = append(w.wanted, t)
+	}
+}
+
+// toStore returns what a store's connection tells what is said to; nil where nobody wants to know.
+func (w *scribe) toStore(protocol configs.Service) backends.Tap {
+	if w == nil {
+		return nil
+	}
+	m := &mask{protocol: protocol}
+	return func(sent bool, said []byte) { w.hear(m, speaker(sent, "P", "B"), sent, said) }
+}
+
+// hear writes down what somebody says.
+func (w *scribe) hear(m *mask, who string, fromClient bool, said []byte) {
+	for _, line := range m.lines(fromClient, said) {
+		line = fmt.Sprintf("%s %s %s: %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), w.id, who, readable(line))
+		for _, t := range w.wanted {
+			t.put(line)
+		}
+		if w.more && len(w.kept) < traceKept {
+			w.kept = append(w.kept, line)
+		}
+	}
+}
+
+// put gives a line to whoever reads the trace, if there is room.
+func (t *trace) put(line string) {
+	select {
+	case t.lines <- line:
+	default:
+		t.lost.Add(1)
+	}
+}
