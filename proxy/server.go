@@ -178,8 +178,9 @@ func wildcardOf(all map[configs.Address]*entrance, addr netip.AddrPort) configs.
 	return configs.Address{}
 }
 
-// Accepted is how many connections have been let in so far.
-func (s *Server) Accepted() int64 { return s.accepted.Load() }
+// Stirred is how much has happened so far that leaves garbage behind: connections that were let in, and peers who have not taken at
+// once what they were sent.
+func (s *Server) Stirred() int64 { return s.accepted.Load() + s.loops.Spilled() }
 
 // Listening is a socket that is listened on.
 type Listening struct {

@@ -48,7 +48,7 @@ func serve(file string) error {
 	}
 	keeping, done := context.WithCancel(context.Background())
 	defer done()
-	go thrift.Keep(keeping, d.server.Accepted)
+	go thrift.Keep(keeping, d.server.Stirred)
 	return d.live(signals)
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,8 +44,9 @@ type loop struct {
 	in    [batch + record]byte   // what tls.Conn reads into
 	plain [batch + 2*record]byte // what a peer has said, without TLS
 	out   []byte                 // what tls.Conn has written
-	// pending is how much waits for peers to take it.
+	// pending is how much waits for peers to take it, spilled how often something had to.
 	pending int
+	spilled atomic.Int64
 
 	mu     sync.Mutex
 	posted []func()
