@@ -133,7 +133,7 @@ func (r *Router) service(name, port string, protocol configs.Service) (*Service,
 	}
 	backend, ok := r.config.Backend(name)
 	if _, err := configs.DNSName(name); !ok || err != nil || !strings.HasPrefix(backend.Name, "*") {
-		if !r.knows(name) {
+		if (!ok || backend.Name != name) && !r.knows(name) {
 			return nil, fmt.Errorf("no backend is called %s, or has an address there", name) // whoever named it is mistaken
 		}
 		return nil, fmt.Errorf("%w: %s, %s", ErrNoService, strings.TrimSuffix(name+":"+port, ":"), protocol)
