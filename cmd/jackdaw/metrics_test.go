@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -30,17 +32,21 @@ func idleDaemon(t *testing.T, admin configs.Admin) *daemon {
 	return d
 }
 
-// counted makes what a process has counted, from Prometheus' text.
+// counted makes what a process has counted, sorted by name, from Prometheus' text.
 func counted(t *testing.T, text string) (all []*dto.MetricFamily) {
 	t.Helper()
 	decoder := expfmt.NewDecoder(strings.NewReader(text), expfmt.NewFormat(expfmt.TypeTextPlain))
 	for {
 		family := new(dto.MetricFamily)
-		if err := decoder.Decode(family); err != nil {
-			return all
+		if err := decoder.Decode(family); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
 		}
 		all = append(all, family)
 	}
+	slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return all
 }
 
 // written is the other way.

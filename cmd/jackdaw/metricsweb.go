@@ -29,6 +29,7 @@ type web struct {
 	log     *zap.Logger
 	sockets *inherit.Sockets
 	handler http.Handler
+	history *loginHistory
 	access  atomic.Pointer[webAccess]
 	address configs.Address // that is listened on, if stop is not nil
 	stop    func()
@@ -41,13 +42,14 @@ type webAccess struct {
 }
 
 func newWeb(d *daemon) *web {
-	w := &web{log: d.log, sockets: d.sockets}
+	w := &web{log: d.log, sockets: d.sockets, history: newLoginHistory(d.server)}
 	w.access.Store(new(webAccess))
 	open, guarded := http.NewServeMux(), http.NewServeMux()
 	open.HandleFunc("GET /healthz", answerHealth)
 	open.HandleFunc("GET /readyz", d.admin.answerReady)
 	open.Handle("/", w.guard(guarded))
 	guarded.Handle("GET /metrics", d.metrics.handler())
+	(&statusPage{d, w.history}).handle(guarded)
 	w.handler = open
 	return w
 }
@@ -102,8 +104,11 @@ func (w *web) listen(address configs.Address) error {
 			w.log.Error("the listener for the status page failed", zap.Stringer("address", address), zap.Error(err))
 		}
 	})
+	following, end := context.WithCancel(context.Background())
+	serving.Go(func() { w.history.follow(following) })
 	w.address = address
 	w.stop = func() {
+		end()
 		ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {

@@ -139,6 +139,7 @@ type estate struct {
 	Tickets []tlsstore.OwnKey
 	Seats   []backends.Seat
 	Drained []string
+	Logins  []loginMinute // of the last hour
 	Blocked []proxy.Block
 }
 
@@ -147,6 +148,7 @@ func (d *daemon) estate() estate {
 		Tickets: d.tickets.OwnKeys(),
 		Seats:   d.placements.handOver(),
 		Drained: d.router.Drained(),
+		Logins:  d.web.history.list(),
 		Blocked: d.server.Blocked(),
 	}
 }
@@ -162,6 +164,7 @@ func (d *daemon) inherit(w *inherit.Will) error {
 	}
 	d.tickets.Inherit(left.Tickets)
 	d.router.DrainAll(left.Drained)
+	d.web.history.inherit(left.Logins)
 	d.server.Block(left.Blocked...)
 	d.router.Inherit(left.Seats, d.placements.evict)
 	d.generations.adopt(w.Processes)
