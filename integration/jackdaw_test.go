@@ -162,7 +162,7 @@ failure_delay = "10ms"
 $limits
 
 [admin]
-socket = ""
+socket = "state/admin"
 
 `
 
