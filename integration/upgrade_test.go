@@ -188,6 +188,8 @@ func serveQuickly(conn net.Conn) {
 			fmt.Fprintf(conn, "* %s\r\n%s OK done\r\n", capabilities, tag)
 		case word == "AUTHENTICATE" && !knowsPassword(command):
 			fmt.Fprintf(conn, "%s NO [AUTHENTICATIONFAILED] wrong\r\n", tag)
+		case word == "FETCH":
+			sendLetter(conn, tag)
 		case word == "LOGOUT":
 			fmt.Fprintf(conn, "* BYE\r\n%s OK done\r\n", tag)
 			return
