@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -219,10 +220,13 @@ func (s *Service) only(paths []path) {
 	}
 }
 
-// note keeps what came of going a path. That a client had no time left, or went away, tells nothing of it. took is 0 where nobody
-// has measured.
+// note keeps what came of going a path. That a client had no time left, or went away, tells nothing of it, nor that we have no
+// descriptors left. took is 0 where nobody has measured.
 func (s *Service) note(ctx context.Context, p path, err error, took time.Duration) {
 	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlow) {
+		return
+	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return
 	}
 	s.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,16 +68,17 @@ func TestDeadAddressIsLeftOut(t *testing.T) {
 	}
 }
 
-// One failure is none: only what fails again is down, and only what answers again is up.
+// One failure is none: only what fails again is down, and only what answers again is up. Our own want of descriptors is no failure.
 func TestRiseAndFall(t *testing.T) {
 	store := serve(t, onLoopback)
 	s := unstarted(t, probed(store.address))
 	p, bad := path{store.address, store.address}, errors.New("bad")
+	none := fmt.Errorf("socket: %w", syscall.EMFILE)
 	for i, step := range []struct {
 		err  error
 		want string
 	}{
-		{nil, "up"}, {bad, "up"}, {nil, "up"}, {bad, "up"}, {bad, "down"}, {nil, "down"}, {bad, "down"}, {nil, "down"}, {nil, "up"},
+		{none, "unknown"}, {nil, "up"}, {none, "up"}, {none, "up"}, {bad, "up"}, {nil, "up"}, {bad, "up"}, {bad, "down"}, {nil, "down"}, {bad, "down"}, {nil, "down"}, {nil, "up"},
 	} {
 		s.note(t.Context(), p, step.err, 0)
 		if got := s.is(store); got != step.want {
