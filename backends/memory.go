@@ -21,8 +21,12 @@ const (
 	capabilitiesFile = "capabilities.json" // what stores could do, by memoryKey
 )
 
-// saveAfter is how long a change of capabilities waits for others, before they are written. A variable, so that tests need not wait.
-var saveAfter = 10 * time.Second
+// saveAfter is how long a change of capabilities waits for others, before they are written. What could not be written is tried again
+// after twice the time, and so on up to saveMost.
+const (
+	saveAfter = 10 * time.Second
+	saveMost  = time.Hour
+)
 
 // memory is what outlives a restart. A nil *memory keeps nothing. Safe for concurrent use.
 type memory struct {
@@ -61,10 +65,12 @@ func (m *memory) read(name string, v any) {
 }
 
 // write replaces a file when the new one is complete. m.mu is held.
-func (m *memory) write(name string, v any) {
-	if err := Keep(filepath.Join(m.dir, name), v); err != nil {
+func (m *memory) write(name string, v any) (ok bool) {
+	err := Keep(filepath.Join(m.dir, name), v)
+	if err != nil {
 		m.log.Warn("keeping what is to outlive a restart", zap.String("file", name), zap.Error(err))
 	}
+	return err == nil
 }
 
 // Keep writes JSON to a file, which it replaces when the new one is complete.
@@ -103,11 +109,26 @@ func (m *memory) keepLater() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.timer == nil {
-		m.timer = time.AfterFunc(saveAfter, m.keep)
+		m.keepAfter(saveAfter)
 	}
 }
 
-// keep writes what stores can do, if that has changed.
+// keepAfter is keepLater, for as long as it takes. m.mu is held.
+func (m *memory) keepAfter(wait time.Duration) {
+	m.timer = time.AfterFunc(wait, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.timer == nil {
+			return // keep was faster
+		}
+		m.timer = nil
+		if !m.write(capabilitiesFile, m.abilities()) {
+			m.keepAfter(min(2*wait, saveMost))
+		}
+	})
+}
+
+// keep writes what stores can do at once, if that has changed.
 func (m *memory) keep() {
 	if m == nil {
 		return
