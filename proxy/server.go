@@ -178,9 +178,9 @@ func wildcardOf(all map[configs.Address]*entrance, addr netip.AddrPort) configs.
 	return configs.Address{}
 }
 
-// Stirred is how much has happened so far that leaves garbage behind: connections that were let in, and peers who have not taken at
-// once what they were sent.
-func (s *Server) Stirred() int64 { return s.accepted.Load() + s.loops.Spilled() }
+// Stirred is how much has happened so far that leaves garbage behind: connections that were let in, sessions that have ended, and
+// peers who have not taken at once what they were sent.
+func (s *Server) Stirred() int64 { return 2*s.accepted.Load() - int64(s.Count()) + s.loops.Spilled() }
 
 // Listening is a socket that is listened on.
 type Listening struct {
