@@ -128,7 +128,7 @@ func (jd *jackdaw) crowdOf(many int) []*member {
 			return err
 		}
 		members[i] = &member{conn, bufio.NewReaderSize(conn, 256)}
-		return members[i].says("a LOGIN alice@a.example "+password, "a OK")
+		return members[i].says(fmt.Sprintf("a LOGIN user%d@a.example %s", i, password), "a OK")
 	})
 	return members
 }
