@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -31,7 +32,7 @@ func (e *end) begin(l *loop, fd int, over *tls.Conn) {
 	if over != nil {
 		link := over.NetConn().(*Link)
 		link.Conn, link.ground = nil, e
-		fields.settle(over)
+		fields.settle(over, bytes.Clone)
 	}
 }
 
@@ -71,14 +72,14 @@ func (e *end) receive() ([]byte, error) {
 		n, err := e.read(said)
 		return said[:n], notBlocked(err)
 	}
-	fields.lend(e.tls, e.loop.in[:0])
+	e.loop.reuse(fields.lend(e.tls, e.loop.in[:0]))
 	n, err := 0, error(nil)
 	for err == nil && n+record <= len(said) { // so that nothing of a record stays in what is lent
 		var m int
 		m, err = e.tls.Read(said[n:])
 		n += m
 	}
-	fields.settle(e.tls)
+	fields.settle(e.tls, e.loop.keep)
 	e.ready = e.ready || err == nil
 	if failed := e.put(); failed != nil { // an answer to a key update
 		return said[:n], errors.Join(notBlocked(err), failed)

@@ -44,6 +44,7 @@ type loop struct {
 	in    [batch + record]byte   // what tls.Conn reads into
 	plain [batch + 2*record]byte // what a peer has said, without TLS
 	out   []byte                 // what tls.Conn has written
+	spare [][]byte               // for parts of records
 	// pending is how much waits for peers to take it, spilled how often something had to.
 	pending int
 	spilled atomic.Int64
@@ -197,6 +198,24 @@ func (l *loop) handle(event unix.EpollEvent) {
 	}
 	e.ready = !e.eof && (e.ready || e.last || event.Events&unix.EPOLLIN != 0)
 	p.work()
+}
+
+// keep copies a part of a record.
+func (l *loop) keep(part []byte) []byte {
+	if n := len(l.spare); n > 0 && len(part) <= record {
+		one := l.spare[n-1]
+		l.spare = l.spare[:n-1]
+		return append(one, part...)
+	}
+	return append(make([]byte, 0, max(record, len(part))), part...)
+}
+
+// reuse takes back what keep has returned.
+func (l *loop) reuse(part []byte) {
+	const most = 8
+	if cap(part) == record && len(l.spare) < most {
+		l.spare = append(l.spare, part[:0])
+	}
 }
 
 // crowd is how much may wait for peers before less is read for each, in bytes.

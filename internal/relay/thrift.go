@@ -41,23 +41,26 @@ func (f tlsFields) messages(c *tls.Conn) *bytes.Buffer {
 }
 
 // lend lets the connection read into memory that all connections of a loop share, and takes with it what has arrived of a
-// record. As much is read with one call as there is room.
-func (f tlsFields) lend(c *tls.Conn, shared []byte) {
+// record, from memory that nobody needs any more. As much is read with one call as there is room.
+func (f tlsFields) lend(c *tls.Conn, shared []byte) (former []byte) {
 	if !f.known {
-		return
+		return nil
 	}
 	raw := f.raw(c)
-	*raw = *bytes.NewBuffer(append(shared[:0], raw.Bytes()...))
+	former = raw.Bytes()
+	*raw = *bytes.NewBuffer(append(shared[:0], former...))
+	return former
 }
 
-// settle takes the shared memory back. What has arrived of a record stays with the connection, in memory of its own.
-func (f tlsFields) settle(c *tls.Conn) {
+// settle takes the shared memory back. What has arrived of a record stays with the connection, in a copy of its own.
+func (f tlsFields) settle(c *tls.Conn, copied func([]byte) []byte) {
 	if !f.known {
 		return
 	}
 	raw := f.raw(c)
-	*raw = *bytes.NewBuffer(bytes.Clone(raw.Bytes()))
-	if raw.Len() == 0 {
+	if rest := raw.Bytes(); len(rest) > 0 {
+		*raw = *bytes.NewBuffer(copied(rest))
+	} else {
 		*raw = bytes.Buffer{}
 	}
 	if f.plain(c).Len() == 0 {
