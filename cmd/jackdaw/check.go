@@ -96,6 +96,7 @@ func printServed(out io.Writer, file string, store *tlsstore.Store) {
 	default:
 		fmt.Fprintln(out, "no certificates")
 	}
+	printRSAOnly(out, certs)
 }
 
 // noneAtAll complains where clients must be shown a certificate, there is none, and none is ordered.
