@@ -33,20 +33,29 @@ type operator struct {
 	ending      <-chan struct{} // closed when nothing is done any more
 }
 
-// handle adds what is asked on the admin socket.
+// handle adds what is asked on the admin socket, as docs/admin.md describes it.
 func (o *operator) handle(mux *http.ServeMux) {
-	mux.HandleFunc("GET /sessions", o.answering(o.listSessions))
-	mux.HandleFunc("POST /kick", o.answering(o.kick))
-	mux.HandleFunc("GET /where", o.answering(o.where))
-	mux.HandleFunc("POST /move", o.answering(o.move))
-	mux.HandleFunc("GET /blocked", o.answering(o.listBlocked))
-	mux.HandleFunc("POST /block", o.answering(o.block))
-	mux.HandleFunc("POST /unblock", o.answering(o.unblock))
-	mux.HandleFunc("POST /drain", o.answering(o.drain))
-	mux.HandleFunc("POST /undrain", o.answering(o.undrain))
-	mux.HandleFunc("POST /log", o.answering(o.setLevel))
-	mux.HandleFunc("GET /trace", o.answerTrace)
-	mux.HandleFunc("GET /status", o.answering(o.status))
+	for question, answer := range o.answers() {
+		mux.HandleFunc(question, answer)
+	}
+}
+
+// answers are those of all processes together, by their questions.
+func (o *operator) answers() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /status":   o.answering(o.status),
+		"GET /sessions": o.answering(o.listSessions),
+		"POST /kick":    o.answering(o.kick),
+		"GET /where":    o.answering(o.where),
+		"POST /move":    o.answering(o.move),
+		"GET /blocked":  o.answering(o.listBlocked),
+		"POST /block":   o.answering(o.block),
+		"POST /unblock": o.answering(o.unblock),
+		"POST /drain":   o.answering(o.drain),
+		"POST /undrain": o.answering(o.undrain),
+		"GET /trace":    o.answerTrace,
+		"POST /log":     o.answering(o.setLevel),
+	}
 }
 
 // handleOther adds what another generation asks of this process alone.

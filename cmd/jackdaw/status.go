@@ -148,6 +148,8 @@ func describeState(b backends.BackendState) string {
 	switch {
 	case down > 0 && down == len(b.Services):
 		state = "down"
+	case down+broken > 0 && down+broken == len(b.Services):
+		state = "unusable"
 	case down+broken > 0:
 		state = "partly up"
 	case b.Slow:

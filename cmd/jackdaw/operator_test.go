@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"maps"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"jackdaw/backends"
+	"jackdaw/proxy"
+)
+
+// docs/admin.md has each question, and no other.
+func TestQuestionsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/admin.md")
+	must(t, err)
+	var described []string
+	for _, found := range regexp.MustCompile("(?m)^\\| `((?:GET|POST) /[a-z]+)` \\|").FindAllSubmatch(text, -1) {
+		described = append(described, string(found[1]))
+	}
+	ofAdmin := []string{"GET /certs", "GET /missed", "GET /readyz", "POST /reload", "POST /upgrade"}
+	want := slices.Concat(slices.Collect(maps.Keys(new(operator).answers())), ofAdmin)
+	slices.Sort(want)
+	slices.Sort(described)
+	if !slices.Equal(described, want) {
+		t.Errorf("described are\n%q, answered are\n%q", described, want)
+	}
+}
+
+// What makes no sense is refused before any daemon is asked, with exit status 2.
+func TestOperatorUsage(t *testing.T) {
+	for command, want := range map[string]string{
+		"kick":                    "jackdaw: say which sessions are to end\n",
+		"kick --client nowhere":   `jackdaw: reading --client: "nowhere" is no network and no address` + "\n",
+		"sessions --state asleep": `jackdaw: no state "asleep"; there are handshake, login, relay, delivery` + "\n",
+		"sessions --totals age":   `jackdaw: no field "age" to total by; there are actor, `,
+		"sessions all":            `jackdaw: unknown command "all" for "jackdaw sessions"`,
+		"drain":                   "jackdaw: accepts 1 arg(s), received 0\n",
+		"move anna":               "jackdaw: accepts 2 arg(s), received 1\n",
+		"block --for soon anna":   `jackdaw: invalid argument "soon" for "--for" flag`,
+	} {
+		var out, errOut bytes.Buffer
+		if status := run(strings.Fields(command), &out, &errOut); status != exitUsage || !strings.HasPrefix(errOut.String(), want) || out.Len() > 0 {
+			t.Errorf("%s: exit status %d, %q, want %q", command, status, errOut.String(), want)
+		}
+	}
+}
+
+func TestParseNetwork(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "192.0.2.7/24": "192.0.2.0/24", "2001:db8::1": "2001:db8::1/128", "2001:db8::1/64": "2001:db8::/64",
+		"::ffff:192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7/120": "192.0.2.0/24", "0.0.0.0/0": "0.0.0.0/0",
+		"anna": "", "": "", "192.0.2.7/33": "", "::ffff:192.0.2.7/64": "",
+	} {
+		network, err := parseNetwork(text)
+		if (err != nil) != (want == "") || err == nil && network.String() != want {
+			t.Errorf("%q: %v, %v, want %q", text, network, err, want)
+		}
+	}
+}
+
+// Questions with words that nobody knows are not answered as if they were not there.
+func TestOnly(t *testing.T) {
+	for text, want := range map[string]string{
+		"user=a": "", "": "", "users=a": `no condition "users"; there are user, state`, "user=a&user=b": "user is given 2 times",
+	} {
+		q, err := url.ParseQuery(text)
+		must(t, err)
+		got := ""
+		if err := only(q, "user", "state"); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Another level holds for its time, over a reload, too, and the latest order counts.
+func TestLogLevel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		level := newLogLevel()
+		want := func(when string, want zapcore.Level) {
+			t.Helper()
+			synctest.Wait()
+			if level.Level() != want {
+				t.Errorf("%s: %v, want %v", when, level.Level(), want)
+			}
+		}
+		level.configure("warn")
+		level.change(zapcore.DebugLevel, time.Minute)
+		want("at first", zapcore.DebugLevel)
+		time.Sleep(30 * time.Second)
+		level.configure("error")
+		want("after a reload", zapcore.DebugLevel)
+		level.change(zapcore.InfoLevel, time.Minute)
+		time.Sleep(40 * time.Second)
+		want("when the first order would have ended", zapcore.InfoLevel)
+		time.Sleep(20 * time.Second)
+		want("at the end", zapcore.ErrorLevel)
+		if report := level.report(); !report.Until.IsZero() {
+			t.Errorf("it tells of an end at %v", report.Until)
+		}
+		level.change(zapcore.DebugLevel, time.Minute)
+		level.close()
+		want("closed", zapcore.ErrorLevel)
+	})
+}
+
+func TestBriefAndSize(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m01s", 3*time.Hour + 5*time.Minute: "3h05m", 50 * time.Hour: "2d02h",
+	} {
+		if got := brief(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{
+		0: "0", 999: "999", 1000: "1.0K", 9940: "9.9K", 9960: "10K", 999_400: "999K", 999_600: "1.0M", 12_345_678: "12M", 5_000_000_000: "5.0G",
+	} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+// A table has what people look for, and nothing that would move their cursor.
+func TestPrintSessions(t *testing.T) {
+	now := time.Now()
+	all := []listedSession{
+		{1, proxy.SessionInfo{ID: "A", Service: "imaps", State: proxy.StateRelay, Client: "192.0.2.1", User: "anna\x1b[2J", Actor: "root", Backend: "s1",
+			SNI: "mail.example", TLS: "TLS 1.3", Since: now.Add(-time.Hour), Moved: now.Add(-time.Minute), Sent: 12345, Received: 99}},
+		{1, proxy.SessionInfo{ID: "B", Service: "imap", State: proxy.StateLogin, Client: "unix", Since: now}},
+	}
+	var out strings.Builder
+	must(t, printSessions(&out, all, now))
+	want := `ID  SERVICE  STATE  CLIENT     USER               BACKEND  SNI           TLS  FOR    IDLE   SENT  RECEIVED
+A   imaps    relay  192.0.2.1  anna?[2J by root  s1       mail.example  1.3  1h00m  1m00s  12K   99
+B   imap     login  unix       -                  -        -             -    0s     -      0     0
+`
+	squeeze := func(s string) string { return regexp.MustCompile(` +`).ReplaceAllString(s, " ") }
+	if squeeze(out.String()) != squeeze(want) {
+		t.Errorf("printed is\n%swant\n%s", out.String(), want)
+	}
+	totals := totalsOf(all, "state")
+	if want := []total{{"login", 1, 0, 0}, {"relay", 1, 12345, 99}}; !slices.Equal(totals, want) {
+		t.Errorf("the totals are %+v, want %+v", totals, want)
+	}
+}
+
+func TestDescribeState(t *testing.T) {
+	up, down, broken := backends.ServiceState{}, backends.ServiceState{Down: true, Problem: "down"}, backends.ServiceState{Problem: "accepts any password"}
+	for _, test := range []struct {
+		backends.BackendState
+		want string
+	}{
+		{backends.BackendState{Services: []backends.ServiceState{up, up}}, "up"},
+		{backends.BackendState{Services: []backends.ServiceState{up}, Slow: true}, "up, let in slowly"},
+		{backends.BackendState{Services: []backends.ServiceState{up}, Drained: true}, "up, drained"},
+		{backends.BackendState{Services: []backends.ServiceState{down, up}}, "partly up"},
+		{backends.BackendState{Services: []backends.ServiceState{broken, up}}, "partly up"},
+		{backends.BackendState{Services: []backends.ServiceState{broken, down}}, "unusable"},
+		{backends.BackendState{Services: []backends.ServiceState{down, down}, Drained: true}, "down, drained"},
+	} {
+		if got := describeState(test.BackendState); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.BackendState, got, test.want)
+		}
+	}
+}
