@@ -5,7 +5,8 @@
 #
 # Dovecot and the clients are installed by apt. Only unpacked, and so without any configuration, are Cyrus, whose packages exclude
 # Dovecot's, Postfix and MariaDB, whose packages would push out this machine's own mail server and its MySQL, PostgreSQL, whose
-# package makes a database, OpenLDAP and nginx, and fail2ban, which would lock out this machine's clients. Tests know by
+# package makes a database, OpenLDAP and nginx, and fail2ban, which would lock out this machine's clients; and Prometheus, for its
+# promtool, and Chromium, which would come with half a desktop. Ubuntu has no package of that: its test skips. Tests know by
 # $JACKDAW_SERVERS/installed that this script has run; a server that is missing then is a failure and not a skip.
 set -eu
 
@@ -24,6 +25,7 @@ mariadb='mariadb-server-core'
 openldap='slapd'
 nginx='nginx libnginx-mod-mail'
 fail2ban='fail2ban'
+prometheus='prometheus'
 
 notice() {
 	echo "install-servers.sh: $1; tests with real servers will be skipped" >&2
@@ -81,11 +83,18 @@ postgres() {
 	apt-cache depends postgresql | sed -n 's/^  Depends: \(postgresql-[0-9]*\)$/\1/p'
 }
 
+# chromium prints the packages of a browser without a screen, if there are any.
+chromium() {
+	if apt-cache show chromium-headless-shell >/dev/null 2>&1; then
+		echo chromium-headless-shell chromium-common chromium-driver
+	fi
+}
+
 # needs prints the libraries that Debian's archive says the unpacked packages need, without the alternatives.
 needs() {
-	# shellcheck disable=SC2086 # a list of names
+	# shellcheck disable=SC2046,SC2086 # lists of names
 	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $cyrus $postfix \
-		$mariadb "$(postgres)" $openldap $nginx |
+		$mariadb "$(postgres)" $openldap $nginx $(chromium) |
 		sed -n 's/^  Depends: \(lib[a-z0-9.+-]*\)$/\1/p' | sort -u
 }
 
@@ -113,9 +122,10 @@ unpack() {
 }
 
 all() {
-	# shellcheck disable=SC2086 # lists of names
+	# shellcheck disable=SC2046,SC2086 # lists of names
 	add && unpack cyrus $cyrus && unpack postfix $postfix && unpack mariadb $mariadb && unpack postgres "$(postgres)" &&
-		unpack openldap $openldap && unpack nginx $nginx && unpack fail2ban $fail2ban
+		unpack openldap $openldap && unpack nginx $nginx && unpack fail2ban $fail2ban && unpack prometheus $prometheus &&
+		{ [ -z "$(chromium)" ] || unpack chromium $(chromium); }
 }
 
 # The package lists may be missing or old: they are fetched when a first try without has failed.

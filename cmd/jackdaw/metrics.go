@@ -33,12 +33,14 @@ type metrics struct {
 	mu      sync.Mutex
 	older   map[int][]*dto.MetricFamily // what they last said of their flow, by process
 	past    []*dto.MetricFamily         // of those that have ended
+	ended   map[int]bool                // them
 	retired bool                        // another process adds us up
 }
 
 func newMetrics(d *daemon) *metrics {
 	m := &metrics{
 		daemon: d, flow: prometheus.NewRegistry(), state: prometheus.NewRegistry(), older: make(map[int][]*dto.MetricFamily),
+		ended: make(map[int]bool),
 	}
 	m.reloads.last.Store(time.Now().Unix())
 	m.flow.MustRegister(flowCollector{d})
@@ -100,7 +102,9 @@ func (m *metrics) askOlder() {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.older[g.pid] = families
+		if !m.ended[g.pid] { // meanwhile
+			m.older[g.pid] = families
+		}
 		return nil
 	})
 	if err != nil {
@@ -157,6 +161,7 @@ func (m *metrics) forget(pid int) {
 		m.past = addUp(m.past, slices.DeleteFunc(last, func(f *dto.MetricFamily) bool { return f.GetType() == dto.MetricType_GAUGE }))
 	}
 	delete(m.older, pid)
+	m.ended[pid] = true
 }
 
 // retire leaves the adding up to another process.
