@@ -18,7 +18,7 @@ import (
 type Config struct {
 	// Hostname is what greetings say where no SNI name is known; default: the system's name.
 	Hostname string `toml:"hostname"`
-	// State is a directory for what outlives a restart: which backends are drained, and what stores could do. If it is not there, the
+	// State is a directory for what outlives a restart: which backends are drained, who is blocked, and what stores could do. If it is not there, the
 	// daemon warns and runs without. Default /var/lib/jackdaw; "" for none. Daemons cannot share it.
 	State string `toml:"state"`
 

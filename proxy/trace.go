@@ -23,7 +23,7 @@ type Tracing struct {
 
 const (
 	traceWaiting = 4096    // lines that wait for whoever reads a trace; more are lost
-	traceKept    = 1 << 10 // lines of a session that nobody asks for yet: its user is not known
+	traceKept    = 8 << 10 // octets of a session that nobody asks for yet: its user is not known
 )
 
 // traces are all that are going on. Safe for concurrent use.
@@ -39,6 +39,7 @@ type trace struct {
 	Tracing
 	lines chan string
 	lost  atomic.Int64
+	over  atomic.Bool // nobody reads it any more
 }
 
 // Trace gives what is said in sessions, line by line and without secrets, to somebody who writes it down, until ctx ends or that fails.
@@ -80,6 +81,7 @@ func (all *traces) add(t *trace) {
 func (all *traces) remove(t *trace) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	t.over.Store(true)
 	delete(all.all, t)
 	all.some.Store(len(all.all) > 0)
 }
@@ -152,8 +154,9 @@ func speaker(first bool, one, other string) string {
 type scribe struct {
 	id     string
 	wanted []*trace // who get what is said; those of whom it is not known yet get it later
-	kept   []string // nil if nobody else may want it
-	more   bool
+	kept   []string
+	room   int  // in kept, in octets
+	more   bool // somebody else may want it
 	front  mask // with the client
 }
 
@@ -164,10 +167,11 @@ func (s *session) newScribe() *scribe {
 		return nil
 	}
 	wanted, more := all.of(s.info(), false)
+	more = more && s.settings.listener.Service != configs.LMTP // nobody logs in
 	if len(wanted) == 0 && !more {
 		return nil
 	}
-	w := &scribe{id: s.peer.Session, wanted: wanted, more: more}
+	w := &scribe{id: s.peer.Session, wanted: wanted, more: more, room: traceKept}
 	w.front.protocol = s.settings.listener.Service.Protocol()
 	s.conn.Tap(func(sent bool, said []byte) { w.hear(&w.front, speaker(sent, "S", "C"), !sent, said) })
 	return w
@@ -201,12 +205,16 @@ func (w *scribe) toStore(protocol configs.Service) backends.Tap {
 
 // hear writes down what somebody says.
 func (w *scribe) hear(m *mask, who string, fromClient bool, said []byte) {
+	w.wanted = slices.DeleteFunc(w.wanted, func(t *trace) bool { return t.over.Load() })
+	if len(w.wanted) == 0 && !w.more {
+		return
+	}
 	for _, line := range m.lines(fromClient, said) {
 		line = fmt.Sprintf("%s %s %s: %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), w.id, who, readable(line))
 		for _, t := range w.wanted {
 			t.put(line)
 		}
-		if w.more && len(w.kept) < traceKept {
+		if w.room -= len(line); w.more && w.room >= 0 {
 			w.kept = append(w.kept, line)
 		}
 	}

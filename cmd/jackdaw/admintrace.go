@@ -55,14 +55,14 @@ func (l *traceLines) write(line string) error {
 
 // answerTrace answers with what is said, as it is said, until the time has passed or the asker has gone.
 func (o *operator) answerTrace(w http.ResponseWriter, r *http.Request) {
-	o.log.Info("tracing", zap.String("user", r.URL.Query().Get("user")), zap.String("network", r.URL.Query().Get("network")))
 	o.stream(w, r, func(ctx context.Context, lines *traceLines) {
+		o.log.Info("tracing", zap.String("user", r.URL.Query().Get("user")), zap.String("network", r.URL.Query().Get("network")))
 		_ = o.older(ctx, func(_ context.Context, g *generation) error { return g.trace(ctx, r.URL.Query(), lines.write) })
 	})
 }
 
 func (o *operator) answerOwnTrace(w http.ResponseWriter, r *http.Request) {
-	o.stream(w, r, func(context.Context, *traceLines) {})
+	o.stream(w, r, func(context.Context, *traceLines) {}) // the newest process asks, and has said so in its log
 }
 
 // stream writes what is said in this process, and what others add.

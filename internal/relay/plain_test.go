@@ -2,10 +2,12 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,5 +276,49 @@ func TestPlainCrash(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "crashed: a bug") {
 			t.Error("ended with", err)
 		}
+	})
+}
+
+// Who wants to know what is said hears both sides, from what was read ahead on, as it is passed on; and no more when he does not want
+// to know any longer.
+func TestTap(t *testing.T) {
+	var mu sync.Mutex
+	var heard strings.Builder
+	tap := func(fromClient bool, said []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(&heard, "%v %s;", fromClient, said)
+	}
+	wants := func(t *testing.T, want string) {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		if heard.String() != want {
+			t.Errorf("heard is %q, want %q", &heard, want)
+		}
+		heard.Reset()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(time.Minute)
+		r.Tap = tap
+		r.run("a NOOP", "* OK")
+		hear(t, r.store, "a NOOP")
+		hear(t, r.client, "* OK")
+		synctest.Wait()
+		if text := heard.String(); text != "true a NOOP;false * OK;" && text != "false * OK;true a NOOP;" {
+			t.Errorf("heard is %q", text)
+		}
+		heard.Reset()
+		r.relay.Tap(nil)
+		go say(t, r.client, "b")
+		hear(t, r.store, "b")
+		wants(t, "")
+		r.relay.Tap(tap)
+		go say(t, r.store, "c")
+		hear(t, r.client, "c")
+		wants(t, "false c;")
+		r.client.Close()
+		r.store.Close()
+		<-r.result
 	})
 }
