@@ -45,7 +45,7 @@ func TestDenyBehindProxy(t *testing.T) {
 	for header, want := range map[string]string{
 		"PROXY TCP4 192.0.2.7 198.51.100.1 4000 143\r\n":    "* BYE Connections from your network are refused\r\n",
 		"PROXY TCP4 198.51.100.7 198.51.100.1 4000 143\r\n": "* OK",
-		"PROXY UNKNOWN\r\n":                                 "* OK",
+		"PROXY UNKNOWN\r\n": "* OK",
 	} {
 		conn := dialed(t, address)
 		say(t, conn, header)
