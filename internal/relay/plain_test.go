@@ -310,11 +310,11 @@ func TestTap(t *testing.T) {
 		}
 		heard.Reset()
 		r.relay.Tap(nil)
-		go say(t, r.client, "b")
+		go func() { _, _ = io.WriteString(r.client, "b") }()
 		hear(t, r.store, "b")
 		wants(t, "")
 		r.relay.Tap(tap)
-		go say(t, r.store, "c")
+		go func() { _, _ = io.WriteString(r.store, "c") }()
 		hear(t, r.client, "c")
 		wants(t, "false c;")
 		r.client.Close()
