@@ -320,13 +320,18 @@ func (s *Server) Kick(which Selection, cause error) (kicked int) {
 
 // Await returns when the last session has ended, or with ctx. Leave must have been called. One may wait, at a time.
 func (s *Server) Await(ctx context.Context) error {
+	empty := s.sessions.empty()
 	select {
-	case <-s.sessions.empty():
-		s.loops.Close()
-		return nil
+	case <-empty:
 	case <-ctx.Done():
-		return ctx.Err()
+		select {
+		case <-empty: // nobody was waited for
+		default:
+			return ctx.Err()
+		}
 	}
+	s.loops.Close()
+	return nil
 }
 
 // End ends all sessions, each at a place where its client expects it, within some seconds after its turn: that all come back

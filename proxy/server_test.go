@@ -361,3 +361,14 @@ func TestShutdownLimit(t *testing.T) {
 	}
 	h.sessions.leave(held)
 }
+
+// A server without sessions has nobody to wait for, however little time there is.
+func TestShutdownAtOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 20 {
+		if err := NewServer(zap.NewNop(), inherit.NewSockets()).Shutdown(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
