@@ -244,6 +244,16 @@ func TestFormerSessions(t *testing.T) {
 		}
 	}
 	eventually(t, "none is left", func() bool { return obeys(t, d.admin, "sessions") == "no sessions\n" })
+
+	former = d.login("mail.a.example", "alice@a.example")
+	d.upgrade()
+	obeys(t, d.admin, "drain store --over 0s", "store is drained; sessions there: 1, which end within 0s")
+	if last := former.ended(); !strings.HasPrefix(last, "* BYE ") {
+		t.Errorf("a client of the drained store hears %q", last)
+	}
+	d.wantsStatus(t, "mail.a.example", "alice@a.example", unavailable)
+	obeys(t, d.admin, "undrain store")
+	d.login("mail.a.example", "alice@a.example")
 }
 
 // TestAskedWithCurl: the socket answers whoever may open it, by HTTP and JSON.

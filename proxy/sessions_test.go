@@ -148,27 +148,43 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// Whom the administrator ends hears that before the login and after it, and nobody else does.
-func TestKick(t *testing.T) {
+// Whom the administrator ends hears that before the login, and nobody else does.
+func TestKickBeforeLogin(t *testing.T) {
 	for service, words := range map[string]string{
 		"imap": "* BYE Session ended by the administrator", "sieve": `BYE "Session ended by the administrator"`,
-		"submission": "421 4.7.0 Session ended by the administrator",
+		"submission": "421 4.7.0 Session ended by the administrator", "lmtp": "421 4.7.0 Session ended by the administrator",
+		"pop3": "", // which has no word for it
 	} {
-		p := newPlayer(t)
-		p.play("TestKick", "# A client that waits.\n= service "+service+"\n= begin\n")
-		if _, err := p.read.Peek(1); err != nil { // it is greeted
-			t.Fatal(err)
-		}
-		session := p.listed(StateLogin)
-		if n := p.server.Kick(Selection{ID: "other"}, ErrKicked); n != 0 {
-			t.Errorf("%s: %d of others are ended", service, n)
-		}
-		if n := p.server.Kick(Selection{ID: session.ID}, ErrKicked); n != 1 {
-			t.Errorf("%s: %d are ended", service, n)
-		}
-		p.play("TestKick", "# And hears the end.\nS* "+words+"\nC* closed\n")
-		p.end()
+		t.Run(service, func(t *testing.T) {
+			state := StateLogin
+			if service == "lmtp" {
+				state = StateDelivery
+			}
+			p := newPlayer(t)
+			p.play("TestKick", "# A client that waits.\n= service "+service+"\n= begin\n")
+			if _, err := p.read.Peek(1); err != nil { // it is greeted
+				t.Fatal(err)
+			}
+			session := p.listed(state)
+			if n := p.server.Kick(Selection{ID: "other"}, ErrKicked); n != 0 {
+				t.Errorf("%d of others are ended", n)
+			}
+			if n := p.server.Kick(Selection{ID: session.ID}, ErrKicked); n != 1 {
+				t.Errorf("%d are ended", n)
+			}
+			if words != "" {
+				words = "S* " + words + "\n"
+			} else if _, err := p.read.ReadString('\n'); err != nil { // the greeting
+				t.Fatal(err)
+			}
+			p.play("TestKick", "# And hears the end.\n"+words+"C* closed\n")
+			p.end()
+		})
 	}
+}
+
+// Whom the administrator ends hears that after the login, too.
+func TestKickUser(t *testing.T) {
 	p := newPlayer(t)
 	p.play("TestKick", `# A client that is in.
 = plaintext
