@@ -171,13 +171,13 @@ func (jd *jackdaw) served() {
 	d.conn.Close()
 }
 
-// recovers waits until jackdaw knows that a store is down, mends it, and waits until jackdaw knows that, too: the next client is
-// served then.
+// recovers waits until jackdaw knows that a store's IMAP is down, mends the store, and waits until jackdaw knows that, too: the next
+// client is served then.
 func (jd *jackdaw) recovers(mend func()) {
 	jd.t.Helper()
-	jd.logged(jd.t, "store cannot be used")
+	jd.logged(jd.t, "store cannot be used", `"protocol":"imap"`)
 	mend()
-	jd.logged(jd.t, "store is back")
+	jd.logged(jd.t, "store is back", `"protocol":"imap"`)
 	jd.served()
 }
 
