@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"jackdaw/proxy"
 )
 
@@ -131,5 +133,6 @@ func (o *operator) kickEverywhere(ctx context.Context, which proxy.Selection, q 
 		kicked += answer.Kicked
 		return err
 	})
+	o.log.Info("kicked", zap.String("conditions", q.Encode()), zap.Int("sessions", kicked))
 	return kickReport{kicked, missing}
 }

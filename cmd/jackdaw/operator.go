@@ -12,7 +12,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -145,24 +144,19 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network.Masked(), nil
 }
 
-// older asks those that have gone before, one after the other answer, and says whom it has not reached.
+// older asks all that have gone before, at once, and says whom it has not reached. Who has ended in the meantime has no sessions.
 func (o *operator) older(ctx context.Context, ask func(context.Context, *generation) error) (missing []string) {
 	if o.generations == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	var mu sync.Mutex
-	_ = o.generations.Each(func(g *generation) error {
-		err := ask(ctx, g)
-		if err != nil {
-			mu.Lock()
-			defer mu.Unlock()
-			missing = append(missing, err.Error())
+	err := o.generations.Each(func(g *generation) error { return ask(ctx, g) })
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range all.Unwrap() {
+			missing = append(missing, one.Error())
 		}
-		return err
-	})
-	slices.Sort(missing)
+	}
 	return missing
 }
 
