@@ -36,7 +36,7 @@ type line struct {
 }
 
 // aheadPerClient is how many of one client may wait among the others.
-const aheadPerClient = 32
+const aheadPerClient = 16
 
 // turn is a handshake that waits.
 type turn struct {

@@ -68,11 +68,16 @@ func newLimits(log *zap.Logger) *limits {
 	}
 }
 
-// apply goes over to the limits of a new configuration, for the sessions to come.
-func (l *limits) apply(config configs.Limits) error {
-	if err := l.denied.apply(config); err != nil {
-		return err
+// prepare reads what the limits of a new configuration need. apply goes over to them, for the sessions to come.
+func (l *limits) prepare(config configs.Limits) (apply func(), err error) {
+	deny, err := l.denied.prepare(config)
+	if err != nil {
+		return nil, err
 	}
+	return func() { deny(); l.apply(config) }, nil
+}
+
+func (l *limits) apply(config configs.Limits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.config = config
@@ -80,7 +85,6 @@ func (l *limits) apply(config configs.Limits) error {
 		l.log.Warn("fewer sessions are possible than may be: the limit of file descriptors is too low", zap.Int("may", wanted),
 			zap.Int("possible", l.most))
 	}
-	return nil
 }
 
 // holds are the counters in which a session is.

@@ -37,17 +37,24 @@ type fileState struct {
 // lookEvery is how often the file is looked at.
 const lookEvery = 2 * time.Second
 
-// apply goes over to the networks of a new configuration. On an error nothing has changed.
-func (d *denyList) apply(config configs.Limits) error {
-	d.reading.Lock()
-	defer d.reading.Unlock()
+// prepare reads the networks of a new configuration. apply goes over to them.
+func (d *denyList) prepare(config configs.Limits) (apply func(), err error) {
 	set, state, err := readDenied(config.Deny, config.DenyFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.deny, d.file, d.state = config.Deny, config.DenyFile, state
-	d.set.Store(set)
-	return nil
+	return func() {
+		d.reading.Lock()
+		defer d.reading.Unlock()
+		d.deny, d.file, d.state = config.Deny, config.DenyFile, state
+		d.set.Store(set)
+	}, nil
+}
+
+// CheckDenied reads the networks that a configuration denies, to find what is wrong with their file.
+func CheckDenied(config configs.Limits) error {
+	_, _, err := readDenied(config.Deny, config.DenyFile)
+	return err
 }
 
 // contains tells whether a client is turned away. A peer on a unix socket never is by the file.

@@ -70,6 +70,14 @@ func newDenials(t *testing.T, text string) *denials {
 	return d
 }
 
+func (d *denials) applied(config configs.Limits) error {
+	apply, err := d.prepare(config)
+	if err == nil {
+		apply()
+	}
+	return err
+}
+
 func (d *denials) write(text string) {
 	d.t.Helper()
 	if err := os.WriteFile(d.path, []byte(text), 0o600); err != nil {
@@ -85,7 +93,7 @@ func (d *denials) has(client string) bool {
 // A file of networks is followed: what is added counts, what is gone does not, and what cannot be read changes nothing.
 func TestDenyFile(t *testing.T) {
 	d := newDenials(t, "# spammers\n\n 192.0.2.0/24 \r\n2001:db8:bad::/48\n")
-	if err := d.apply(configs.Limits{Deny: network("198.51.100.1/32"), DenyFile: d.path}); err != nil {
+	if err := d.applied(configs.Limits{Deny: network("198.51.100.1/32"), DenyFile: d.path}); err != nil {
 		t.Fatal(err)
 	}
 	for client, want := range map[string]bool{
@@ -122,18 +130,18 @@ func TestDenyFile(t *testing.T) {
 // A file that cannot be read is an error at the start and at a reload, which names file and line, and changes nothing.
 func TestDenyFileError(t *testing.T) {
 	d := newDenials(t, "192.0.2.1\n")
-	if err := d.apply(configs.Limits{DenyFile: d.path}); err != nil {
+	if err := d.applied(configs.Limits{DenyFile: d.path}); err != nil {
 		t.Fatal(err)
 	}
 	other := filepath.Join(t.TempDir(), "other")
-	if err := d.apply(configs.Limits{DenyFile: other}); !errors.Is(err, os.ErrNotExist) ||
+	if err := d.applied(configs.Limits{DenyFile: other}); !errors.Is(err, os.ErrNotExist) ||
 		!strings.HasPrefix(err.Error(), "reading the networks to deny: ") {
 		t.Error("no file:", err)
 	}
 	if err := os.WriteFile(other, []byte("192.0.2.2\n192.0.2.3/24\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.apply(configs.Limits{DenyFile: other}); err == nil || !strings.HasPrefix(err.Error(), other+":2: ") {
+	if err := d.applied(configs.Limits{DenyFile: other}); err == nil || !strings.HasPrefix(err.Error(), other+":2: ") {
 		t.Error("nonsense:", err)
 	}
 	if !d.has("192.0.2.1") || d.has("192.0.2.2") {

@@ -90,7 +90,8 @@ func (s *Server) Apply(setup Setup) error {
 	if s.left {
 		return errShutdown
 	}
-	if err := s.limits.apply(setup.Config.Limits); err != nil {
+	applyLimits, err := s.limits.prepare(setup.Config.Limits)
+	if err != nil {
 		return err
 	}
 	entrances := s.entrances(setup)
@@ -121,6 +122,7 @@ func (s *Server) Apply(setup Setup) error {
 		}
 	}
 	s.sockets = next
+	applyLimits()
 	for _, l := range opened {
 		s.accepts.Go(func() { s.accept(l) })
 	}

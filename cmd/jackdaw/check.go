@@ -16,6 +16,7 @@ import (
 
 	"jackdaw/backends"
 	"jackdaw/configs"
+	"jackdaw/proxy"
 	"jackdaw/tlsstore"
 )
 
@@ -44,6 +45,9 @@ func check(ctx context.Context, out io.Writer, file, asUser string, online bool)
 	}
 	keys, err := tlsstore.ReadTicketKeys(config.TLS.TicketKeys)
 	if err != nil {
+		return err
+	}
+	if err := proxy.CheckDenied(config.Limits); err != nil {
 		return err
 	}
 	store := openCerts(config)
