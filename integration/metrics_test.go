@@ -95,7 +95,7 @@ func get(t testing.TB, url string) string {
 
 // onStatus is a line for a jackdaw's configuration, whose common part ends in the table [admin], and the URL that it leads to.
 func onStatus() (line, url string) {
-	address := net.JoinHostPort(newHost(), "10080")
+	address := net.JoinHostPort(newHost(), "19143")
 	return fmt.Sprintf("listen = %q\n", address), "http://" + address
 }
 
