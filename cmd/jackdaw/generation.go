@@ -76,7 +76,20 @@ func (g *generation) send(ctx context.Context, question string, details any) (*h
 			return nil, errGone
 		}
 	}
+	if err != nil && ctx.Err() == nil && !g.lives(ctx) { // it has ended in the middle of something
+		return nil, errGone
+	}
 	return response, err
+}
+
+// lives reports whether anybody opens.
+func (g *generation) lives(ctx context.Context) bool {
+	conn, err := g.bell.Dial(ctx)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // errGone says that a process has ended, and its sessions with it.
