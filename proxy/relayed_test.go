@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"testing"
+	"time"
 )
 
 func say(t *testing.T, to net.Conn, text string) {
@@ -33,7 +34,9 @@ C: a LOGIN alice secret
 	B: J3 OK [CAPABILITY IMAP4rev1] in
 S* a OK
 `)
-	p.setDeadlines()
+	for _, c := range []net.Conn{p.client, p.store} {
+		_ = c.SetDeadline(time.Now().Add(6 * patience))
+	}
 	sums := make(chan [sha256.Size]byte, 4)
 	send := func(to net.Conn, seed uint64) {
 		hash := sha256.New()

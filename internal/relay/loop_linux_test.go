@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long anything may take that must come.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // bench is a session in a loop, and the far ends of its connections.
 type bench struct {

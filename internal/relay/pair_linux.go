@@ -161,10 +161,10 @@ func (p *pair) up(b []byte) error {
 	if p.tap != nil {
 		p.tap(true, b[:n])
 	}
+	p.received.Add(int64(len(b))) // before anybody can have seen them
 	if err := p.pass(&p.store, b[:n]); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
-	p.received.Add(int64(len(b)))
 	return verdict
 }
 
@@ -180,10 +180,10 @@ func (p *pair) down(b []byte) error {
 	if len(b) > 0 {
 		p.lineEnd = b[len(b)-1] == '\n'
 	}
+	p.sent.Add(int64(n))
 	if err := p.pass(&p.client, b); err != nil {
 		return fmt.Errorf("writing to the client: %w", err)
 	}
-	p.sent.Add(int64(n))
 	return nil
 }
 

@@ -191,10 +191,10 @@ func (p *plain) copy(dst, src net.Conn, first []byte, count *atomic.Int64, from 
 	for b := first; ; {
 		if len(b) > 0 {
 			p.touch(dst)
+			count.Add(int64(len(b)))
 			if err := write(b); err != nil {
 				return err
 			}
-			count.Add(int64(len(b)))
 		}
 		n, err := p.read(src, buffer[:])
 		b = buffer[:n]
