@@ -208,7 +208,7 @@ func TestRenewalAmongThousands(t *testing.T) {
 
 	store := dovecot{extra: crowd}.start(t, "store1", "alice@a.example")
 	mta := postfix{sasl: dovecotSASL(store)}.start(t, "mta")
-	jd := frontend{ca: ca, certificates: listed(all)}.start(t, store.backend(mta.as("submission")))
+	jd := frontend{ca: ca, certificates: listed(all), limits: "sessions_per_user = 0"}.start(t, store.backend(mta.as("submission")))
 	services := []string{"imaps", "submission", "sieve"}
 	for _, service := range services {
 		jd.logged(t, "learned capabilities", fmt.Sprintf(`"protocol":%q`, protocol(service)))
