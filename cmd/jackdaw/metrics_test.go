@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
@@ -283,4 +285,47 @@ func TestMetricsAsked(t *testing.T) {
 	if !json.Valid(text) {
 		t.Error("the dashboard is no JSON")
 	}
+}
+
+// The listener goes where a reload wants it, and stays where it may stay. One that cannot be had is no reason to end.
+func TestWebMoves(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	d := idleDaemon(t, configs.Admin{})
+	t.Cleanup(d.web.close)
+	occupied, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	listen := func(address string) {
+		d.web.apply(&configs.Config{Admin: configs.Admin{Listen: configs.Address{Network: "tcp", Address: address}}})
+	}
+	free := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		defer l.Close()
+		return l.Addr().String()
+	}
+	answers := func(address string, want bool) {
+		t.Helper()
+		response, err := client.Get("http://" + address + "/healthz")
+		if err == nil {
+			response.Body.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("%s: %v, want an answer: %t", address, err, want)
+		}
+	}
+	first, second := free(), free()
+	listen(first)
+	listen(first)
+	answers(first, true)
+	listen(second)
+	answers(first, false)
+	answers(second, true)
+	listen(occupied.Addr().String())
+	answers(second, false)
+	occupied.Close()
+	listen(occupied.Addr().String())
+	answers(occupied.Addr().String(), true)
+	d.web.apply(&configs.Config{})
+	answers(occupied.Addr().String(), false)
 }
