@@ -130,11 +130,29 @@ func TestSessionsCounted(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); h.Count() > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	h.sessions.ended[place[configs.IMAP]] = moved{sent: 3, received: 2}
-	want = ServiceCount{configs.IMAP, 1, 3, 2, map[SessionState]int{}}
+	want = ServiceCount{configs.IMAP, 1, 0, 0, map[SessionState]int{}}
 	if diff := cmp.Diff(want, count()); diff != "" {
 		t.Errorf("when the client has gone (-want +got):\n%s", diff)
 	}
+}
+
+// What a session has moved stays counted when it leaves, once.
+func TestMovedCounted(t *testing.T) {
+	h := newHost(t)
+	h.counts.began(configs.LMTP)
+	one := &session{settings: &settings{listener: configs.Listener{Service: configs.LMTP}}, arrival: &arrival{stage: StateDelivery}}
+	h.sessions.enter(one)
+	one.received.Store(7)
+	counted := func(now map[SessionState]int) {
+		t.Helper()
+		if diff := cmp.Diff([]ServiceCount{{configs.LMTP, 1, 0, 7, now}}, h.Counts().Services); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	}
+	counted(map[SessionState]int{StateDelivery: 1})
+	h.sessions.leave(one)
+	one.received.Store(9) // is of no session that is there
+	counted(map[SessionState]int{})
 }
 
 // A recipient is counted by the first digit of the code, and as one to come again where there was no answer.
