@@ -219,8 +219,12 @@ func (d *dynasty) flow() samples {
 		DisableKeepAlives: true,
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", d.admin) },
 	}}
-	response, err := client.Get("http://jackdaw/metrics")
-	must(d.t, err)
+	var response *http.Response
+	eventually(d.t, "an answer about metrics", func() bool { // a process that has handed over cuts off what it is asked in its last second
+		var err error
+		response, err = client.Get("http://jackdaw/metrics")
+		return err == nil
+	})
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	must(d.t, err)

@@ -64,6 +64,7 @@ func (d *dynasty) start() {
 	cmd.Env, cmd.ExtraFiles = append(os.Environ(), d.env...), d.files
 	d.process = startProcess(d.t, filepath.Join(d.dir, "log"), cmd)
 	d.answers(d.t, "tcp", d.at(portIMAPS))
+	d.answers(d.t, "unix", d.admin) // which comes after the listeners
 }
 
 // write writes the configuration, with more lines.

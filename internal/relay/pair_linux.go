@@ -42,7 +42,17 @@ func (p *pair) End(cause error) {
 }
 
 // Tap is Relay's.
-func (p *pair) Tap(tap Tap) { p.loop.post(func() { p.tap = tap }) }
+func (p *pair) Tap(tap Tap) {
+	done := make(chan struct{})
+	p.loop.post(func() {
+		p.tap = tap
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-p.loop.done:
+	}
+}
 
 // Moved is Relay's.
 func (p *pair) Moved() (sent, received int64, last time.Time) {

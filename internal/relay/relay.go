@@ -51,7 +51,7 @@ type Relay interface {
 	End(cause error)
 	// Moved returns how many bytes the client was sent and has sent, and when one last moved.
 	Moved() (sent, received int64, last time.Time)
-	// Tap has the tap told what is said from soon on, in place of another one; nil has nobody told.
+	// Tap has the tap told what is said from now on, in place of another one; nil has nobody told.
 	Tap(Tap)
 }
 
