@@ -105,6 +105,7 @@ func TestMetrics(t *testing.T) {
 	dovecot := startDovecot(t, "store1", passwords, "alice@a.example").serving("imap", "lmtp")
 	line, url := onStatus()
 	jd := startJackdaw(t, line, dovecot.backend())
+	jd.logged(t, "serving the status page") // which begins after the services
 	jd.knows(dovecot)
 	session := jd.login("mail.a.example", "alice")
 	d, status := jd.tries("mail.b.example", "mallory")
@@ -186,6 +187,7 @@ func TestMetricsToken(t *testing.T) {
 	dovecot := startDovecot(t, "store1", passwords, "alice@a.example").serving("imap")
 	line, url := onStatus()
 	jd := frontend{limits: `stop_delay = "1m"`}.start(t, line+"token = \"0123456789abcdef\"\n", dovecot.backend())
+	jd.logged(t, "serving the status page") // which begins after the services
 	for token, want := range map[string]int{"": 401, "wrong": 401, "0123456789abcdef": 200} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
 		must(t, err)
