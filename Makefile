@@ -43,10 +43,9 @@ bench: jackdaw servers
 	$(GO) run ./integration/bench $(BENCH)
 
 # The profile by which the compiler knows what jackdaw does most: the work of the bench that costs processor time.
-pgo:
+pgo: jackdaw
 	rm -rf .cache/pgo
-	CGO_ENABLED=0 $(GO) build -trimpath -tags profile -o .cache/pgo/jackdaw ./cmd/jackdaw
-	$(GO) run ./integration/bench -jackdaw .cache/pgo/jackdaw -only none -rounds 1 -modes hs,login,noop-64,down-8,up-8 \
+	$(GO) run ./integration/bench -jackdaw ./jackdaw -only none -rounds 1 -modes hs,login,noop-64,down-8,up-8 \
 		-profiles .cache/pgo
 	$(GO) tool pprof -proto .cache/pgo/*.pprof >.cache/pgo/all
 	mv .cache/pgo/all cmd/jackdaw/default.pgo

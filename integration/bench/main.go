@@ -106,7 +106,7 @@ func (b *bench) parse() error {
 	flag.Float64Var(&b.seconds, "seconds", 2, "how `long` a steady load is measured")
 	flag.StringVar(&b.json, "json", "", "`file` for all figures")
 	flag.StringVar(&b.update, "update", "", "Markdown `file` to put the table into, and beside it a plot of growth")
-	flag.StringVar(&b.profiles, "profiles", "", "`directory` for CPU profiles of jackdaw built with the tag profile, one of each mode")
+	flag.StringVar(&b.profiles, "profiles", "", "`directory` for CPU profiles of jackdaw, one of each mode with a steady load")
 	flag.Parse()
 	if flag.NArg() > 0 || b.rounds < 1 || b.seconds <= 0 {
 		return fmt.Errorf("-rounds %d -seconds %g %q is not understood", b.rounds, b.seconds, flag.Args())

@@ -53,12 +53,10 @@ func (b *bench) try(c *contender, m *mode) (*trial, error) {
 			t.server.Stop()
 		}
 	}()
-	for _, step := range []func(*trial) error{(*trial).beginProfile, (*trial).start, m.run, (*trial).endProfile} {
-		if err := step(t); err != nil {
-			return nil, err
-		}
+	if err := t.start(); err != nil {
+		return nil, err
 	}
-	return t, nil
+	return t, m.run(t)
 }
 
 func (t *trial) startStore() (*measure.Server, error) {
@@ -143,6 +141,7 @@ func (t *trial) window(ctx context.Context, done *atomic.Int64) (float64, error)
 	if err := measure.Sleep(ctx, length/4); err != nil {
 		return 0, err
 	}
+	profiled := t.profile(ctx, length)
 	began, first := time.Now(), done.Load()
 	before, err := measure.CPU(t.server.PID())
 	if err != nil {
@@ -160,7 +159,7 @@ func (t *trial) window(ctx context.Context, done *atomic.Int64) (float64, error)
 		return 0, err
 	}
 	t.busy = (after - before).Seconds() / time.Since(began).Seconds()
-	return (after - before).Seconds() / float64(units), nil
+	return (after - before).Seconds() / float64(units), profiled()
 }
 
 // parallel does something a number of times, a few at once, up to the first error.
