@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"math"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"sync"
@@ -80,8 +82,18 @@ func (a *admin) listen(path string) error {
 	if err != nil {
 		return err
 	}
+	a.socket = socket
+	a.stop = serveHTTP(netutil.LimitListener(socket, adminConnections), a.handler(), faults, func(err error) {
+		a.log.Error("admin socket failed", zap.String("socket", path), zap.Error(err))
+	})
+	return nil
+}
+
+// serveHTTP answers on a listener until stop, which closes it. faults takes what goes wrong with single connections; failed hears
+// why the listener has failed, if it does.
+func serveHTTP(l net.Listener, handler http.Handler, faults *log.Logger, failed func(error)) (stop func()) {
 	server := &http.Server{
-		Handler:        a.handler(),
+		Handler:        handler,
 		MaxHeaderBytes: adminHeader,
 		ReadTimeout:    adminReadTime,
 		WriteTimeout:   adminWriteTime,
@@ -90,12 +102,11 @@ func (a *admin) listen(path string) error {
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := server.Serve(netutil.LimitListener(socket, adminConnections)); !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("admin socket failed", zap.String("socket", path), zap.Error(err))
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			failed(err)
 		}
 	})
-	a.socket = socket
-	a.stop = func() {
+	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
@@ -103,7 +114,6 @@ func (a *admin) listen(path string) error {
 		}
 		serving.Wait()
 	}
-	return nil
 }
 
 func (a *admin) handler() http.Handler {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -90,31 +89,17 @@ func (w *web) listen(address configs.Address) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{
-		Handler:        w.handler,
-		MaxHeaderBytes: adminHeader,
-		ReadTimeout:    adminReadTime,
-		WriteTimeout:   adminWriteTime,
-		IdleTimeout:    adminIdleTime,
-		ErrorLog:       faults,
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := server.Serve(netutil.LimitListener(l, webConnections)); !errors.Is(err, http.ErrServerClosed) {
-			w.log.Error("the listener for the status page failed", zap.Stringer("address", address), zap.Error(err))
-		}
+	stop := serveHTTP(netutil.LimitListener(l, webConnections), w.handler, faults, func(err error) {
+		w.log.Error("the listener for the status page failed", zap.Stringer("address", address), zap.Error(err))
 	})
-	following, end := context.WithCancel(context.Background())
-	serving.Go(func() { w.history.follow(following) })
+	ctx, end := context.WithCancel(context.Background())
+	var following sync.WaitGroup
+	following.Go(func() { w.history.follow(ctx) })
 	w.address = address
 	w.stop = func() {
 		end()
-		ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
-		serving.Wait()
+		stop()
+		following.Wait()
 	}
 	w.log.Info("serving the status page", zap.Stringer("address", l.Addr()))
 	return nil
