@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,12 +32,21 @@ type refusal struct{ reason string }
 
 func (r *refusal) Error() string { return r.reason }
 
-// askDaemon asks the daemon at socket a question, which is the path of an endpoint, and returns the whole answer. That is read
-// before anything is done with it: the daemon does not wait for the pager of whoever asks.
-func askDaemon(ctx context.Context, socket, question string, details url.Values) ([]byte, error) {
+// tell puts a question to the daemon at socket, which is the method and path of an endpoint, and fills in what it says. A *refusal
+// is why it has not done what it was to do. The whole answer is read before anything is done with it: the daemon does not wait for
+// the pager of whoever asks.
+func tell(ctx context.Context, socket, question string, details url.Values, answer any) error {
+	method, path, _ := strings.Cut(question, " ")
 	ctx, cancel := context.WithTimeout(ctx, adminWriteTime) // after which the daemon, too, has given up
 	defer cancel()
-	return callDaemon(ctx, socket, http.MethodGet, url.URL{Path: question, RawQuery: details.Encode()})
+	text, err := callDaemon(ctx, socket, method, url.URL{Path: path, RawQuery: details.Encode()})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("reading the answer of the daemon at %s: %w", socket, err)
+	}
+	return nil
 }
 
 // askDaemonTo has the daemon at socket do something, and waits until that is done. A *refusal is why it was not.

@@ -24,7 +24,7 @@ func TestAdminQuestions(t *testing.T) {
 		{"/certs", url.Values{"expiring": {"soon"}}, `says: "soon" is no time such as "14d" or "36h"`},
 		{"/certs", url.Values{"problems": {"some"}}, `says: `},
 	} {
-		_, err := askDaemon(t.Context(), f.at("sock"), tt.question, tt.details)
+		err := tell(t.Context(), f.at("sock"), "GET "+tt.question, tt.details, nil)
 		if want := "the daemon at " + f.at("sock") + " " + tt.want; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

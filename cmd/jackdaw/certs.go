@@ -89,7 +89,7 @@ func (q certsQuestion) answer(ctx context.Context, out io.Writer) error {
 func (q certsQuestion) report(ctx context.Context) (*certsReport, error) {
 	if q.file == "" {
 		report := &certsReport{filter: q.filter}
-		return report, q.ask(ctx, "/certs", q.filter.query(), report)
+		return report, q.ask(ctx, "GET /certs", q.filter.query(), report)
 	}
 	config, err := configs.Load(q.file)
 	if err != nil {
@@ -108,17 +108,11 @@ func (q certsQuestion) report(ctx context.Context) (*certsReport, error) {
 
 // ask has the daemon fill in a report.
 func (q certsQuestion) ask(ctx context.Context, question string, details url.Values, report any) error {
-	answer, err := askDaemon(ctx, q.socket, question, details)
+	err := tell(ctx, q.socket, question, details, report)
 	if errors.Is(err, errNoDaemon) && !q.missed {
 		return fmt.Errorf("%w give -c FILE to read a configuration instead", err)
 	}
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(answer, report); err != nil {
-		return fmt.Errorf("reading the answer of the daemon at %s: %w", q.socket, err)
-	}
-	return nil
+	return err
 }
 
 // openCerts reads the certificates without a word in the log: the caller reports what is wrong.

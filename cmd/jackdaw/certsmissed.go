@@ -16,7 +16,7 @@ type missedReport struct {
 
 func (q certsQuestion) answerMissed(ctx context.Context, out io.Writer) error {
 	var report missedReport
-	if err := q.ask(ctx, "/missed", nil, &report); err != nil {
+	if err := q.ask(ctx, "GET /missed", nil, &report); err != nil {
 		return err
 	}
 	if q.asJSON {

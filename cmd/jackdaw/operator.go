@@ -163,18 +163,6 @@ func (o *operator) older(ctx context.Context, ask func(context.Context, *generat
 // questionOf is a question with its details, for another process.
 func questionOf(question string, q url.Values) string { return question + "?" + q.Encode() }
 
-// tell has the daemon at socket do something, or answer something, and fills in what it says. A *refusal is why it has not done it.
-func tell(ctx context.Context, socket, question string, details url.Values, answer any) error {
-	method, path, _ := strings.Cut(question, " ")
-	ctx, cancel := context.WithTimeout(ctx, adminWriteTime)
-	defer cancel()
-	text, err := callDaemon(ctx, socket, method, url.URL{Path: path, RawQuery: details.Encode()})
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(text, answer)
-}
-
 // warnMissing says which processes have not answered. What they would have said is not there.
 func warnMissing(out io.Writer, missing []string) {
 	for _, one := range missing {
