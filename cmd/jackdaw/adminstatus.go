@@ -55,7 +55,9 @@ func (o *operator) status(ctx context.Context, q url.Values) (any, error) {
 	for _, one := range o.server.Addresses() {
 		report.Listening = append(report.Listening, listening{one.Service, one.Address.String()})
 	}
-	report.count(o.server.Sessions())
+	for _, one := range o.server.Sessions() {
+		report.count(one)
+	}
 	var mu sync.Mutex
 	report.Missing = o.older(ctx, func(ctx context.Context, g *generation) error {
 		var answer sessionsReport
@@ -65,7 +67,7 @@ func (o *operator) status(ctx context.Context, q url.Values) (any, error) {
 		if err == nil {
 			report.Former = append(report.Former, formerProcess{g.pid, len(answer.Sessions)})
 			for _, one := range answer.Sessions {
-				report.count([]proxy.SessionInfo{one.SessionInfo})
+				report.count(one.SessionInfo)
 			}
 		}
 		return err
@@ -73,12 +75,10 @@ func (o *operator) status(ctx context.Context, q url.Values) (any, error) {
 	return report, nil
 }
 
-// count counts sessions. They may be many.
-func (r *statusReport) count(all []proxy.SessionInfo) {
-	for _, one := range all {
-		if r.Sessions[one.Service] == nil {
-			r.Sessions[one.Service] = make(sessionCount)
-		}
-		r.Sessions[one.Service][one.State]++
+// count counts a session.
+func (r *statusReport) count(one proxy.SessionInfo) {
+	if r.Sessions[one.Service] == nil {
+		r.Sessions[one.Service] = make(sessionCount)
 	}
+	r.Sessions[one.Service][one.State]++
 }
