@@ -99,11 +99,17 @@ func (o *operator) everywhere(ctx context.Context, which proxy.Selection, q url.
 
 var errKickAll = badQuestion{errors.New("say which sessions are to end")}
 
-func (o *operator) kickOwn(_ context.Context, q url.Values) (any, error) {
-	which, err := o.selection(q)
+// victims reads conditions on the sessions that are to end, of which there must be one.
+func (o *operator) victims(q url.Values) (which proxy.Selection, err error) {
+	which, err = o.selection(q)
 	if err == nil && which == (proxy.Selection{}) {
 		err = errKickAll
 	}
+	return which, err
+}
+
+func (o *operator) kickOwn(_ context.Context, q url.Values) (any, error) {
+	which, err := o.victims(q)
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +117,7 @@ func (o *operator) kickOwn(_ context.Context, q url.Values) (any, error) {
 }
 
 func (o *operator) kick(ctx context.Context, q url.Values) (any, error) {
-	which, err := o.selection(q)
-	if err == nil && which == (proxy.Selection{}) {
-		err = errKickAll
-	}
+	which, err := o.victims(q)
 	if err != nil {
 		return nil, err
 	}
