@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"jackdaw/backends"
 	"jackdaw/internal/tally"
 )
 
@@ -60,7 +61,7 @@ func (c flowCollector) Collect(to chan<- prometheus.Metric) {
 		for _, a := range router.Answers() {
 			out.counter(descAnswers, a.Count, a.Directory, a.Outcome, a.Source)
 		}
-		c.collectBackends(out)
+		c.collectBackends(out, router.States())
 	}
 }
 
@@ -97,8 +98,8 @@ func (c flowCollector) collectNames(out sink) {
 	}
 }
 
-func (c flowCollector) collectBackends(out sink) {
-	for _, b := range c.placer.Load().States() {
+func (c flowCollector) collectBackends(out sink, states []backends.BackendState) {
+	for _, b := range states {
 		out.gauge(descBackendSessions, float64(b.Sessions), b.Name)
 		for _, s := range b.Services {
 			protocol := string(s.Protocol)
