@@ -60,20 +60,17 @@ func listBlocked(cmd *cobra.Command, socket string, asJSON bool) error {
 	if err := tell(cmd.Context(), socket, "GET /blocked", nil, &report); err != nil {
 		return err
 	}
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), report)
-	}
-	return printBlocked(cmd.OutOrStdout(), report.Blocked, time.Now())
+	return printAnswer(cmd.OutOrStdout(), &report, asJSON)
 }
 
-func printBlocked(out io.Writer, all []proxy.Block, now time.Time) error {
-	if len(all) == 0 {
+func (r *blockedReport) print(out io.Writer, now time.Time) error {
+	if len(r.Blocked) == 0 {
 		_, err := fmt.Fprintln(out, "nobody is blocked")
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "BLOCKED\tSINCE\tUNTIL")
-	for _, one := range all {
+	for _, one := range r.Blocked {
 		fmt.Fprintln(table, tableRow(describeBlocked(one), clock(one.Since, now), clock(one.Until, now)))
 	}
 	return table.Flush()

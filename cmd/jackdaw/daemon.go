@@ -9,7 +9,6 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-	"golang.org/x/term"
 
 	"jackdaw/backends"
 	"jackdaw/configs"
@@ -72,7 +71,7 @@ func newLogger(format string, level zap.AtomicLevel, recent *recentLog) *zap.Log
 	encoding.EncodeDuration = zapcore.StringDurationEncoder
 	encoding.TimeKey = "time"
 	encoder := zapcore.NewJSONEncoder(encoding)
-	if format == "console" || format == "" && term.IsTerminal(int(os.Stderr.Fd())) {
+	if format == "console" || format == "" && isTerminal(os.Stderr) {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
 	return zap.New(zapcore.NewTee(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level), recent.core()))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -95,6 +96,16 @@ func configFlag(cmd *cobra.Command, file *string) {
 	if err := cmd.MarkFlagRequired("config"); err != nil {
 		panic(err) // the flag is there
 	}
+}
+
+// printAnswer prints an answer of the daemon's as JSON, or as people read it.
+func printAnswer(out io.Writer, answer interface {
+	print(out io.Writer, now time.Time) error
+}, asJSON bool) error {
+	if asJSON {
+		return printJSON(out, answer)
+	}
+	return answer.print(out, time.Now())
 }
 
 // printJSON writes what a program may read.

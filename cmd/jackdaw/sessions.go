@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"jackdaw/proxy"
 )
@@ -39,11 +41,13 @@ func (f *selectionFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.state, "state", "", "only sessions in this `state`: handshake, login, relay or delivery")
 }
 
+// sessionStates are those of a session, from its beginning on.
+var sessionStates = []proxy.SessionState{proxy.StateHandshake, proxy.StateLogin, proxy.StateRelay, proxy.StateDelivery}
+
 // details are the conditions that were given. What is no network, or no state, is refused before anybody is asked.
 func (f *selectionFlags) details() (url.Values, error) {
-	states := []proxy.SessionState{proxy.StateHandshake, proxy.StateLogin, proxy.StateRelay, proxy.StateDelivery}
-	if f.state != "" && !slices.Contains(states, proxy.SessionState(f.state)) {
-		return nil, fmt.Errorf("no state %q; there are %s", f.state, joined(states))
+	if f.state != "" && !slices.Contains(sessionStates, proxy.SessionState(f.state)) {
+		return nil, fmt.Errorf("no state %q; there are %s", f.state, joined(sessionStates))
 	}
 	if f.client != "" {
 		if _, err := parseNetwork(f.client); err != nil {
@@ -205,6 +209,12 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f%c", value, units[unit])
 	}
 	return fmt.Sprintf("%.0f%c", value, units[unit])
+}
+
+// isTerminal reports whether somebody looks at out.
+func isTerminal(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // clearScreen begins a terminal's screen anew, where out is one.

@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
-
-	"golang.org/x/term"
 )
 
 // totalFields are what sessions can be counted by.
@@ -75,10 +72,4 @@ func printTotals(out io.Writer, totals []total, field string) error {
 	}
 	fmt.Fprintln(table, tableRow(sum.Value, strconv.Itoa(sum.Sessions), size(sum.Sent), size(sum.Received)))
 	return table.Flush()
-}
-
-// isTerminal reports whether somebody looks at out.
-func isTerminal(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
 }

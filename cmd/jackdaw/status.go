@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"jackdaw/backends"
-	"jackdaw/proxy"
 )
 
 func statusCommand() *cobra.Command {
@@ -26,12 +25,7 @@ that are used, and who is blocked. The exit status is 1 if something is wrong wi
 			if err := tell(cmd.Context(), socket, "GET /status", nil, &report); err != nil {
 				return err
 			}
-			err := error(nil)
-			if asJSON {
-				err = printJSON(cmd.OutOrStdout(), report)
-			} else {
-				err = report.print(cmd.OutOrStdout(), time.Now())
-			}
+			err := printAnswer(cmd.OutOrStdout(), &report, asJSON)
 			warnMissing(cmd.ErrOrStderr(), report.Missing)
 			if err == nil && report.troubled() {
 				err = errReported
@@ -90,7 +84,7 @@ func most(limit int) string {
 func describeCount(count sessionCount) string {
 	var parts []string
 	sum := 0
-	for _, state := range []proxy.SessionState{proxy.StateHandshake, proxy.StateLogin, proxy.StateRelay, proxy.StateDelivery} {
+	for _, state := range sessionStates {
 		if n := count[state]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d in %s", n, state))
 			sum += n

@@ -19,12 +19,7 @@ The exit status is 1 if he is nowhere. Where his next login would lead, and why,
 			if err := tell(cmd.Context(), socket, "GET /where", url.Values{"user": {args[0]}}, &report); err != nil {
 				return err
 			}
-			err := error(nil)
-			if asJSON {
-				err = printJSON(cmd.OutOrStdout(), report)
-			} else {
-				err = report.print(cmd.OutOrStdout(), time.Now())
-			}
+			err := printAnswer(cmd.OutOrStdout(), &report, asJSON)
 			warnMissing(cmd.ErrOrStderr(), report.Missing)
 			if err == nil && len(report.Sessions) == 0 && len(report.Pools) == 0 {
 				err = errReported
