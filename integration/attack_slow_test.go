@@ -124,7 +124,7 @@ func TestSlowClients(t *testing.T) {
 	const many = 400
 	services := append(loginServices, "lmtp")
 	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < 2*many*uint64(len(services)) {
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || uint64(files.Cur) < 2*many*uint64(len(services)) {
 		t.Skipf("%d files can be open here (%v)", files.Cur, err)
 	}
 	const limit = 8 * time.Second

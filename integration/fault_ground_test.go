@@ -181,18 +181,6 @@ func (jd *jackdaw) recovers(mend func()) {
 	jd.served()
 }
 
-// grant says how much the system grants jackdaw from now on, of what setrlimit(2) names, until regrant.
-func (p *process) grant(t testing.TB, resource int, much uint64) (regrant func()) {
-	t.Helper()
-	var before unix.Rlimit
-	must(t, unix.Prlimit(p.cmd.Process.Pid, resource, nil, &before))
-	must(t, unix.Prlimit(p.cmd.Process.Pid, resource, &unix.Rlimit{Cur: much, Max: before.Max}, nil))
-	return func() {
-		t.Helper()
-		must(t, unix.Prlimit(p.cmd.Process.Pid, resource, &before, nil))
-	}
-}
-
 // descriptors is how many a process has.
 func (p *process) descriptors(t testing.TB) int {
 	t.Helper()

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // cores tells which processors this program may use. The proxies have one for themselves, on which nothing of ours runs.
@@ -28,15 +26,9 @@ func pin() (cores, error) {
 		n, err := strconv.Atoi(all)
 		return cores{n, proxy}, err
 	}
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
+	numbers, err := processors()
+	if err != nil {
 		return cores{}, fmt.Errorf("asking for the processors: %w", err)
-	}
-	var numbers []string
-	for i := range len(set) * 64 {
-		if set.IsSet(i) {
-			numbers = append(numbers, strconv.Itoa(i))
-		}
 	}
 	if len(numbers) == 1 {
 		fmt.Fprintln(os.Stderr, "bench: one processor for all, so that the load is in the proxies' way")
