@@ -2,8 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,21 +13,14 @@ func TestDescriptors(t *testing.T) {
 	store := startDovecot(t, "store1", passwords, "alice@a.example")
 	jd := startJackdaw(t, store.backend())
 	session := jd.login("mail.a.example", "alice@a.example")
-	pid := jd.cmd.Process.Pid
-	var was unix.Rlimit
-	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &was))
-	open, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(len(open)) + 2, Max: was.Max}, nil))
+	regrant := jd.grant(t, unix.RLIMIT_NOFILE, uint64(jd.descriptors(t))+2)
 	waiting := make([]*dialog, 8)
 	for i := range waiting {
 		waiting[i] = dial(t, jd.at(portIMAPS))
 	}
 	jd.logged(t, "accepting failed", "too many open files")
 	session.ask("NOOP")
-	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &was, nil))
+	regrant()
 	for i, d := range waiting {
 		d.handshake(jd.tls("mail.a.example"))
 		d.expect("* OK ")
