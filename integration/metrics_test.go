@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -217,10 +216,7 @@ func TestMetricsToken(t *testing.T) {
 // flow asks the daemon on its socket what clients do, and returns the counters.
 func (d *dynasty) flow() samples {
 	d.t.Helper()
-	client := http.Client{Timeout: patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", d.admin) },
-	}}
+	client := d.byHTTP()
 	var response *http.Response
 	eventually(d.t, "an answer about metrics", func() bool { // a process that has handed over cuts off what it is asked in its last second
 		var err error

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"strings"
@@ -13,11 +12,7 @@ import (
 // ready is what a load balancer hears: an HTTP status, or 0 when nobody answers.
 func (d *dynasty) ready() int {
 	d.t.Helper()
-	client := http.Client{Timeout: patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", d.admin) },
-	}}
-	response, err := client.Get("http://jackdaw/readyz")
+	response, err := d.byHTTP().Get("http://jackdaw/readyz")
 	if err != nil {
 		return 0
 	}

@@ -91,20 +91,18 @@ func (d *dynasty) script(text string) (path string) {
 	return path
 }
 
-// order runs a command that talks to the daemon.
-func (d *dynasty) order(command string) (said string, err error) {
-	out, err := exec.Command(built(d.t), command, "--socket", d.admin).CombinedOutput()
-	return string(out), err
+// byHTTP speaks with the daemon on its socket.
+func (d *dynasty) byHTTP() *http.Client {
+	return &http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", d.admin) },
+	}}
 }
 
 // ask is what the commands do, without a process for each: it posts an order, and returns the answer.
 func (d *dynasty) ask(order string) string {
 	d.t.Helper()
-	client := http.Client{Timeout: patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", d.admin) },
-	}}
-	response, err := client.Post("http://jackdaw/"+order, "", nil)
+	response, err := d.byHTTP().Post("http://jackdaw/"+order, "", nil)
 	must(d.t, err)
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
@@ -123,24 +121,21 @@ func (d *dynasty) upgrade() int {
 	return answer.Process
 }
 
-// does runs a command that must succeed, and returns the number that it says.
-func (d *dynasty) does(command, says string) (number int) {
+// upgradeByCommand is upgrade by jackdaw's own command.
+func (d *dynasty) upgradeByCommand() (pid int) {
 	d.t.Helper()
-	said, err := d.order(command)
-	must(d.t, err)
-	if _, err := fmt.Sscanf(said, says, &number); err != nil && says != "" {
-		d.t.Fatalf("%s said %q", command, said)
+	said := obeys(d.t, d.admin, "upgrade")
+	if _, err := fmt.Sscanf(said, "process %d has taken over", &pid); err != nil {
+		d.t.Fatalf("upgrade said %q", said)
 	}
-	return number
+	return pid
 }
 
 // refuses wants an order to change nothing, for a reason.
 func (d *dynasty) refuses(command, reason string) {
 	d.t.Helper()
-	said, err := d.order(command)
-	status, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || status.ExitCode() != 1 || !strings.Contains(said, reason) {
-		d.t.Errorf("%s: %v: %q, want exit status 1 and %q", command, err, said, reason)
+	if said, status := asksDaemon(d.t, d.admin, command); status != 1 || !strings.Contains(said, reason) {
+		d.t.Errorf("%s: exit status %d: %q, want exit status 1 and %q", command, status, said, reason)
 	}
 }
 
@@ -348,11 +343,11 @@ func TestUpgradeRefused(t *testing.T) {
 	d.refuses("upgrade", "no such file")
 
 	d.install(built(t))
-	former := d.does("upgrade", "process %d has taken over")
+	former := d.upgradeByCommand()
 	l.end(t)
 	session.ask("NOOP")
-	d.does("reload", "")
-	d.does("upgrade", "process %d has taken over")
+	obeys(t, d.admin, "reload")
+	d.upgradeByCommand()
 	d.ends(former)
 	session.ask("NOOP")
 }
