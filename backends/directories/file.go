@@ -15,7 +15,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"jackdaw/backends/directories/passwords"
 	"jackdaw/configs"
 )
 
@@ -32,9 +31,10 @@ var filePoll = 2 * time.Second
 // The line of the user decides, or else that of the domain. It is held in memory, and read again when it changes. A file
 // with anything wrong in it changes nothing.
 type fileDirectory struct {
-	path    string
-	log     *zap.Logger
-	entries atomic.Pointer[entries]
+	path      string
+	log       *zap.Logger
+	entries   atomic.Pointer[entries]
+	passwords storedPasswords
 
 	info    fs.FileInfo // of the file as it was last read
 	young   bool        // it may have changed since without a trace
@@ -112,6 +112,9 @@ func (d *fileDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 		line, ok = (*all)["@"+strings.ToLower(q.Domain)]
 	}
 	if !ok {
+		if q.Verify {
+			d.passwords.waste(ctx)
+		}
 		return Answer{}, ErrNotFound
 	}
 	entry, err := parseEntry(line)
@@ -123,15 +126,10 @@ func (d *fileDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 		answer.Stored = entry.password
 	}
 	if q.Verify {
-		if entry.password == "" {
-			return Answer{}, ErrDenied
-		}
-		if answer.Verified, err = passwords.Verify(ctx, entry.password, q.Secret); err != nil {
+		if err := d.passwords.verify(ctx, entry.password, q.Secret); err != nil {
 			return Answer{}, err
 		}
-		if !answer.Verified {
-			return Answer{}, ErrDenied
-		}
+		answer.Verified = true
 	}
 	if len(entry.only) > 0 && !slices.Contains(entry.only, q.Service) && !slices.Contains(entry.only, q.Service.Protocol()) {
 		answer.Refuse = "not permitted in the directory's file"

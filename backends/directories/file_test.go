@@ -1,6 +1,7 @@
 package directories
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -72,6 +73,37 @@ cyrus             store1
 		got, err := d.Lookup(t.Context(), q)
 		if diff := cmp.Diff(tt.want, got); diff != "" || !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v\n%s", q.User, err, diff)
+		}
+	}
+}
+
+// waiting counts how often somebody gets ready to wait.
+type waiting struct {
+	context.Context
+	times int
+}
+
+func (w *waiting) Done() <-chan struct{} {
+	w.times++
+	return w.Context.Done()
+}
+
+// Whoever has no password, or is not known, waits for his turn to be verified as others do: a clock does not tell who there is.
+func TestFileTellsNobodyByTime(t *testing.T) {
+	d, _ := openFile(t, "anna@a.example store1 password={PLAIN}secret\nbob@a.example store1\n@b.example farm\n", zap.NewNop())
+	for _, tt := range []struct {
+		user, domain string
+		want         error
+	}{
+		{"anna@a.example", "a.example", ErrDenied},
+		{"bob@a.example", "a.example", ErrDenied},
+		{"anybody@b.example", "b.example", ErrDenied},
+		{"eve@a.example", "a.example", ErrNotFound},
+	} {
+		ctx := &waiting{Context: t.Context()}
+		_, err := d.Lookup(ctx, Query{User: tt.user, Domain: tt.domain, Service: configs.IMAPS, Verify: true, Secret: "wrong"})
+		if err != tt.want || ctx.times == 0 {
+			t.Errorf("%s: %v, after %d waits", tt.user, err, ctx.times)
 		}
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"go.uber.org/zap"
 	_ "modernc.org/sqlite" // the driver sqlite
 
-	"jackdaw/backends/directories/passwords"
 	"jackdaw/configs"
 )
 
@@ -44,7 +43,7 @@ type sqlDirectory struct {
 
 	prepares  bool // the driver keeps no statements itself
 	statement atomic.Pointer[sql.Stmt]
-	like      atomic.Pointer[string] // a stored password, as others are
+	passwords storedPasswords
 }
 
 // sqlOpeners do not connect yet.
@@ -123,7 +122,7 @@ func (d *sqlDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 	switch {
 	case errors.Is(err, ErrNotFound):
 		if q.Verify {
-			d.waste(ctx)
+			d.passwords.waste(ctx)
 		}
 		return Answer{}, ErrNotFound
 	case err != nil:
@@ -149,25 +148,7 @@ func (d *sqlDirectory) verify(ctx context.Context, row sqlRow, password string) 
 	if err != nil {
 		return err
 	}
-	if stored == "" {
-		d.waste(ctx)
-		return ErrDenied
-	}
-	d.like.Store(&stored)
-	switch right, err := passwords.Verify(ctx, stored, password); {
-	case err != nil:
-		return err
-	case !right:
-		return ErrDenied
-	}
-	return nil
-}
-
-// waste takes as long as somebody's wrong password.
-func (d *sqlDirectory) waste(ctx context.Context) {
-	if like := d.like.Load(); like != nil {
-		passwords.Waste(ctx, *like)
-	}
+	return d.passwords.verify(ctx, stored, password)
 }
 
 // ask asks again while it meets connections that have died since they were used: there may be as many as are kept.
