@@ -3,6 +3,7 @@ package backends
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,47 @@ func TestStoresNamedByDirectories(t *testing.T) {
 	d.answer.Backend = "s2.stores.example"
 	if _, err := r.Place(t.Context(), asked("alice@x")); !errors.Is(err, errClosed) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// One name is several stores where it has several ports, also behind an address of all.
+func TestNamedPorts(t *testing.T) {
+	access := at("{name}:143")
+	access.Addresses = append(access.Addresses, configs.Address{Network: "tcp", Address: "{name}:{port}"})
+	r := prepared(t, &configs.Config{Backends: []configs.Backend{backend("*.stores.example", access)}})
+	found := make(map[*Service]bool)
+	for range 2 {
+		for _, port := range []string{"1143", "2143"} {
+			s, err := r.service("s1.stores.example", port, configs.IMAP)
+			if err != nil || s.Access.Addresses[1].Address != "s1.stores.example:"+port {
+				t.Fatalf("port %s: %v", port, err)
+			}
+			found[s] = true
+		}
+	}
+	if all := r.Services(); len(found) != 2 || len(all) != 2 {
+		t.Errorf("%d stores, of which %d are known", len(found), len(all))
+	}
+}
+
+// However many stores directories name, no more are remembered than the bound allows.
+func TestTooManyNamed(t *testing.T) {
+	r := prepared(t, &configs.Config{Backends: []configs.Backend{backend("*.stores.example", at("{name}:143"))}})
+	s, err := r.service("s0.stores.example", "", configs.IMAP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(r.named); i < maxNamed; i++ {
+		r.named[serviceKey{fmt.Sprint(i), configs.IMAP}] = s
+	}
+	if again, err := r.service("s0.stores.example", "", configs.IMAP); again != s {
+		t.Errorf("one that is known: %v", err)
+	}
+	if _, err := r.service("s1.stores.example", "", configs.IMAP); err == nil || !strings.Contains(err.Error(), "too many stores") {
+		t.Error(err)
+	}
+	if len(r.named) != maxNamed || len(r.doors.all) != 1 {
+		t.Errorf("%d services and %d doors", len(r.named), len(r.doors.all))
 	}
 }
 

@@ -142,7 +142,7 @@ func (r *Router) service(name, port string, protocol configs.Service) (*Service,
 	if !ok {
 		return nil, fmt.Errorf("%w: %s, %s", ErrNoService, name, protocol)
 	}
-	return r.learnService(key, named(access, protocol, name, port), leads(backend, protocol))
+	return r.learnService(name, protocol, named(access, protocol, name, port), leads(backend, protocol))
 }
 
 // knows reports whether there is a backend of that name or host, for whatever protocol.
@@ -163,29 +163,29 @@ func (s *Service) at(host, port string) bool {
 	})
 }
 
-// learnService makes a service for a store that a directory has named.
-func (r *Router) learnService(key serviceKey, access configs.Access, leading bool) (*Service, error) {
+// learnService returns the service of a store that a directory has named, which is made when it is named first.
+func (r *Router) learnService(backend string, protocol configs.Service, access configs.Access, leading bool) (*Service, error) {
+	key := serviceKey{backend, protocol}
+	for _, a := range access.Addresses { // one name may have several ports
+		key.backend += " " + a.Address
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fresh, err := newService(key.backend, key.protocol, access, r.config.Hostname, r.log)
-	if err != nil {
-		return nil, err
-	}
-	fresh.door, fresh.leading = r.doors.of(key.backend), leading
-	for _, s := range r.named {
-		if s.Backend == key.backend && s.same(fresh) {
-			return s, nil
-		}
-	}
-	switch {
+	switch known := r.named[key]; {
+	case known != nil:
+		return known, nil
 	case r.retired:
 		return nil, errClosed
 	case len(r.named) >= maxNamed:
 		return nil, errors.New("directories have named too many stores")
 	}
-	key.backend += " " + access.Addresses[0].Address // one name may have several ports
+	fresh, err := newService(backend, protocol, access, r.config.Hostname, r.log)
+	if err != nil {
+		return nil, err
+	}
+	fresh.door, fresh.leading = r.doors.of(backend), leading
 	r.named[key] = fresh
-	r.log.Debug("store named by a directory", zap.String("backend", fresh.Backend), zap.String("protocol", string(key.protocol)))
+	r.log.Debug("store named by a directory", zap.String("backend", backend), zap.String("protocol", string(protocol)))
 	fresh.recall(r.memory)
 	fresh.start(0)
 	return fresh, nil
