@@ -186,7 +186,7 @@ func (r *Router) ask(ctx context.Context, name string, q Query, verify bool) (di
 func (r *Router) KnowsDomain(ctx context.Context, directory, domain, sni string) (bool, error) {
 	q := Query{User: User{Domain: domain}, Peer: Peer{SNI: sni}}.toDirectory(false)
 	q.User = "" // nobody is meant
-	d := r.directory(directory)
+	d := r.directories[directory]
 	if d == nil {
 		return false, fmt.Errorf("no directory %q", directory)
 	}

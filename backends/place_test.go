@@ -176,7 +176,7 @@ func TestPlaceVerified(t *testing.T) {
 				Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
 			r.directories["accounts"] = &openDirectory{Directory: test.directory}
 			if test.verifier != nil {
-				r.verifier = &openVerifier{Directory: test.verifier}
+				r.verifier = &openDirectory{Directory: test.verifier}
 			}
 			place, err := r.Place(t.Context(), test.query)
 			if !errors.Is(err, test.err) || (err == nil) != (test.err == nil) || place.Verified != test.verified {
@@ -199,7 +199,7 @@ func TestProof(t *testing.T) {
 		if by == configs.VerifyDirectory {
 			directory.answer.Verified = true
 		} else {
-			r.verifier = &openVerifier{Directory: verifier}
+			r.verifier = &openDirectory{Directory: verifier}
 		}
 		r.directories["accounts"] = &openDirectory{Directory: directory}
 		first, err := r.Place(t.Context(), asked("alice@x", exchange))
@@ -228,9 +228,9 @@ func TestPlaceByToken(t *testing.T) {
 				Backends: []configs.Backend{backend("a", at("127.0.0.1:1"))}})
 			verifier, directory := &told{err: errWorld}, &told{answer: directories.Answer{User: "al"}}
 			tokens := &told{answer: directories.Answer{User: owner, Verified: true}}
-			r.directories["accounts"], r.tokens = &openDirectory{Directory: directory}, &openTokens{Directory: tokens}
+			r.directories["accounts"], r.tokens = &openDirectory{Directory: directory}, &openDirectory{Directory: tokens}
 			if by != configs.VerifyDirectory {
-				r.verifier = &openVerifier{Directory: verifier}
+				r.verifier = &openDirectory{Directory: verifier}
 			}
 			place, err := r.Place(t.Context(), asked("alice@x", withSecret("XOAUTH2", "secret")))
 			if right && (err != nil || !place.Verified || place.Name != "al") || !right && !errors.Is(err, ErrDenied) {
@@ -270,7 +270,7 @@ func TestVerifierPlaces(t *testing.T) {
 		r := prepared(t, &configs.Config{Auth: configs.Auth{Verify: configs.VerifyDovecot}, Routes: []configs.Route{{Lookup: "accounts"}},
 			Backends: []configs.Backend{backend("a", at("127.0.0.1:1")), backend("b", at("127.0.0.1:2"))}})
 		test.verifier.Verified = true
-		r.verifier = &openVerifier{Directory: &told{answer: test.verifier}}
+		r.verifier = &openDirectory{Directory: &told{answer: test.verifier}}
 		r.directories["accounts"] = &openDirectory{Directory: &told{answer: test.directory}}
 		place, err := r.Place(t.Context(), asked("alice@x", withSecret("PLAIN", "secret")))
 		if err != nil || place.Service.Backend+" "+place.Name != test.want {
@@ -304,15 +304,47 @@ func TestReloadKeepsDirectories(t *testing.T) {
 	first := router(nil, file(path))
 	second := router(first, file(path))
 	first.Retire(second)
-	if second.directory("accounts") != first.directory("accounts") {
+	if second.directories["accounts"] != first.directories["accounts"] {
 		t.Error("the directory was opened anew")
 	}
 	third := router(second, file(path+"2"))
 	second.Retire(third)
-	if third.directory("accounts") == second.directory("accounts") {
+	if third.directories["accounts"] == second.directories["accounts"] {
 		t.Error("the directory was kept")
 	}
 	third.Retire(nil)
+}
+
+// A reload keeps who verifies passwords and who verifies tokens, each as long as it is configured as before.
+func TestReloadKeepsVerifiers(t *testing.T) {
+	auth := configs.Auth{Verify: configs.VerifyDovecot, Socket: t.TempDir() + "/none", Scram: []string{}, Timeout: time.Second,
+		Tokens: configs.Tokens{Keys: "http://127.0.0.1:1/keys", Issuer: "https://id.example", Audience: "mail", Timeout: time.Second}}
+	router := func(old *Router) *Router {
+		r, err := NewRouter(&configs.Config{Auth: auth}, old, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if old != nil {
+			old.Retire(r)
+		}
+		return r
+	}
+	first := router(nil)
+	second := router(first)
+	if second.verifier != first.verifier || second.tokens != first.tokens {
+		t.Error("verifiers were opened anew")
+	}
+	auth.Tokens.Audience = "other"
+	third := router(second)
+	if third.verifier != second.verifier || third.tokens == second.tokens {
+		t.Error("other tokens have changed the verifier of passwords, or were not taken up")
+	}
+	auth.Timeout = time.Minute
+	fourth := router(third)
+	if fourth.verifier == third.verifier || fourth.tokens != third.tokens {
+		t.Error("another verifier of passwords has changed that of tokens, or was not taken up")
+	}
+	fourth.Retire(nil)
 }
 
 // A directory that names a store which nobody knows is mistaken: its user hears of no wrong password.

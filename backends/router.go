@@ -24,8 +24,8 @@ type Router struct {
 	routes      []configs.Route
 	services    map[serviceKey]*Service
 	directories map[string]*openDirectory
-	verifier    *openVerifier // nil where stores or directories verify
-	tokens      *openTokens   // nil where the verifier of passwords verifies tokens, if anybody does
+	verifier    *openDirectory // nil where stores or directories verify
+	tokens      *openDirectory // nil where the verifier of passwords verifies tokens, if anybody does
 	names       *Names
 	seats       map[string]*seats // of the pools
 	doors       *doors

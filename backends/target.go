@@ -14,24 +14,10 @@ import (
 	"jackdaw/configs"
 )
 
-// openDirectory is a directory that is open, and what it was made of.
+// openDirectory is a directory or verifier that is open, and what it was made of.
 type openDirectory struct {
 	directories.Directory
-	config  configs.Directory
-	answers answers
-}
-
-// openVerifier is the same for a verifier.
-type openVerifier struct {
-	directories.Directory
-	config  configs.Auth
-	answers answers
-}
-
-// openTokens is the same for who verifies tokens.
-type openTokens struct {
-	directories.Directory
-	config  configs.Tokens
+	config  any
 	answers answers
 }
 
@@ -40,22 +26,26 @@ func (r *Router) AskDirectories() error { return r.openDirectories(nil) }
 
 // openDirectories opens those that old has not open already.
 func (r *Router) openDirectories(old *Router) error {
+	if old == nil {
+		old = new(Router)
+	}
 	for name, config := range r.config.Directories {
 		config.Line = 0 // where it stands in the file is nothing to begin anew for
-		if kept := old.directory(name); kept != nil && reflect.DeepEqual(kept.config, config) {
-			r.directories[name] = kept
-			continue
+		open := func(c configs.Directory, log *zap.Logger) (directories.Directory, error) {
+			return directories.Open(name, c, log)
 		}
-		d, err := directories.Open(name, config, r.log)
+		d, err := goOn(old.directories[name], config, r.log, open)
 		if err != nil {
 			r.closeDirectories(old)
 			return err
 		}
-		r.directories[name] = &openDirectory{Directory: d, config: config}
+		r.directories[name] = d
 	}
-	err := r.openVerifier(old)
-	if err == nil {
-		err = r.openTokens(old)
+	auth := r.config.Auth
+	auth.Tokens = configs.Tokens{}
+	var err error
+	if r.verifier, err = goOn(old.verifier, auth, r.log, directories.OpenVerifier); err == nil {
+		r.tokens, err = goOn(old.tokens, r.config.Auth.Tokens, r.log, directories.OpenTokens)
 	}
 	if err != nil {
 		r.closeDirectories(old)
@@ -63,53 +53,34 @@ func (r *Router) openDirectories(old *Router) error {
 	return err
 }
 
-func (r *Router) openVerifier(old *Router) error {
-	auth := r.config.Auth
-	auth.Tokens = configs.Tokens{}
-	if old != nil && old.verifier != nil && reflect.DeepEqual(old.verifier.config, auth) {
-		r.verifier = old.verifier
-		return nil
+// goOn returns what was made of the same configuration, or opens what a configuration says; nil if that is nothing.
+func goOn[C any](kept *openDirectory, config C, log *zap.Logger, open func(C, *zap.Logger) (directories.Directory, error)) (*openDirectory, error) {
+	if kept != nil && reflect.DeepEqual(kept.config, config) {
+		return kept, nil
 	}
-	d, err := directories.OpenVerifier(auth, r.log)
-	if d != nil {
-		r.verifier = &openVerifier{Directory: d, config: auth}
+	d, err := open(config, log)
+	if d == nil || err != nil {
+		return nil, err
 	}
-	return err
-}
-
-func (r *Router) openTokens(old *Router) error {
-	config := r.config.Auth.Tokens
-	if old != nil && old.tokens != nil && old.tokens.config == config {
-		r.tokens = old.tokens
-		return nil
-	}
-	d, err := directories.OpenTokens(config, r.log)
-	if d != nil {
-		r.tokens = &openTokens{Directory: d, config: config}
-	}
-	return err
+	return &openDirectory{Directory: d, config: config}, nil
 }
 
 // closeDirectories closes what next does not have.
 func (r *Router) closeDirectories(next *Router) {
+	if next == nil {
+		next = new(Router)
+	}
 	for name, d := range r.directories {
-		if next.directory(name) != d {
-			d.Close()
-		}
+		d.closeUnless(next.directories[name])
 	}
-	if r.verifier != nil && (next == nil || next.verifier != r.verifier) {
-		r.verifier.Close()
-	}
-	if r.tokens != nil && (next == nil || next.tokens != r.tokens) {
-		r.tokens.Close()
-	}
+	r.verifier.closeUnless(next.verifier)
+	r.tokens.closeUnless(next.tokens)
 }
 
-func (r *Router) directory(name string) *openDirectory {
-	if r == nil {
-		return nil
+func (d *openDirectory) closeUnless(kept *openDirectory) {
+	if d != nil && d != kept {
+		d.Close()
 	}
-	return r.directories[name]
 }
 
 // maxNamed bounds the stores that directories name below wildcards.
