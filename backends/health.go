@@ -297,14 +297,14 @@ func (s *Service) heard(p path, user string, err error) {
 	defer s.mu.Unlock()
 	c := s.entry(p)
 	refusal, ok := errors.AsType[*Refusal](err)
-	if err == nil || ok && (refusal.Denied || slices.Contains(ofOneUser, refusal.Code)) {
+	if c.down || err == nil || ok && (refusal.Denied || slices.Contains(ofOneUser, refusal.Code)) {
 		c.doubts = nil
 		return
 	}
 	if c.doubts == nil {
 		c.doubts = make(map[string]struct{})
 	}
-	if c.doubts[user] = struct{}{}; len(c.doubts) >= doubtful && !c.down {
+	if c.doubts[user] = struct{}{}; len(c.doubts) >= doubtful {
 		c.err, c.seen = err, time.Now()
 		c.until = c.seen.Add(avoidFor)
 		s.failed(p, c, 1)

@@ -213,6 +213,28 @@ func TestStoreLogsInNobody(t *testing.T) {
 	}
 }
 
+// Where nobody looks whether a store is back logins try it although it is down. Their users, of whom clients can name as many as they
+// like, are not kept.
+func TestDoubtsAreBounded(t *testing.T) {
+	store := serve(t, onLoopback, func(f *fakeStore) {
+		f.verify = func(user, password string) string {
+			if password == "secret" {
+				return "NO [UNAVAILABLE] no disk"
+			}
+			return honest(user, password)
+		}
+	})
+	s, _ := begin(t, way(store.address))
+	for i := range 3 * doubtful {
+		_ = login(t, s, fmt.Sprint("user", i))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.paths[path{store.address, store.address}]; !c.down || len(c.doubts) >= doubtful {
+		t.Errorf("down: %v, with %d doubts", c.down, len(c.doubts))
+	}
+}
+
 // The families of a host's addresses take turns, so that one that leads nowhere costs little.
 func TestAlternate(t *testing.T) {
 	s := unstarted(t, way(tcp("both.example", "143")))
