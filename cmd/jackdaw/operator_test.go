@@ -26,7 +26,7 @@ func TestQuestionsAreDocumented(t *testing.T) {
 	for _, found := range regexp.MustCompile("(?m)^\\| `((?:GET|POST) /[a-z]+)` \\|").FindAllSubmatch(text, -1) {
 		described = append(described, string(found[1]))
 	}
-	ofAdmin := []string{"GET /certs", "GET /missed", "GET /readyz", "POST /reload", "POST /upgrade"}
+	ofAdmin := []string{"GET /certs", "GET /metrics", "GET /missed", "GET /readyz", "POST /reload", "POST /upgrade"}
 	want := slices.Concat(slices.Collect(maps.Keys(new(operator).answers())), ofAdmin)
 	slices.Sort(want)
 	slices.Sort(described)
