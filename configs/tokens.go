@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -49,7 +50,11 @@ func (t *Tokens) check(d *decoder, n *node) {
 	}
 	d.canonical(n.at("tls_ca"), &t.TLSCA, d.relative)
 	for key, value := range map[string]string{"introspection": t.Introspection, "keys": t.Keys} {
-		if n.get(key) != nil && !isProvider(value) {
+		switch {
+		case n.get(key) == nil || isProvider(value):
+		case strings.Contains(value, "@"):
+			d.errorf(n.at(key), "%s: %s", n.at(key).path, errNamedURL)
+		default:
 			d.errorf(n.at(key), `%s: %q is no URL such as "https://id.example.net/%s", and only on this machine it may be http`, n.at(key).path, value, key)
 		}
 	}
