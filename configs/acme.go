@@ -106,10 +106,7 @@ func (a *ACME) check(d *decoder, n *node) {
 
 // checkBinding looks at the two keys for an external account. No error shows the secret.
 func (a *ACME) checkBinding(d *decoder, n *node) {
-	key := n.get("eab_key")
-	if key == nil {
-		key = n.get("eab_key_file")
-	}
+	key := n.secret("eab_key")
 	switch kid := n.get("eab_kid"); {
 	case kid != nil && key == nil:
 		d.errorf(kid, "eab_kid is of no use without eab_key or eab_key_file")

@@ -34,7 +34,7 @@ func (a *Admin) check(d *decoder, n *node) {
 		d.errorf(n.at("listen"), "listen is for HTTP on TCP, and %s is a unix socket; curl can ask on [admin] socket", a.Listen)
 	case a.Token != "" && len(a.Token) < minToken:
 		d.errorf(n.at("token"), "a token has at least %d octets", minToken)
-	case (a.Listen.wildcard() || !a.Listen.local()) && n.get("token") == nil && n.get("token_file") == nil:
+	case (a.Listen.wildcard() || !a.Listen.local()) && n.secret("token") == nil:
 		d.errorf(n.at("listen"), "%s can be reached from beyond this machine; say in token_file who may ask", a.Listen)
 	}
 }

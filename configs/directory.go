@@ -118,7 +118,7 @@ func (q *Directory) check(d *decoder, n *node) {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if keys[key] && n.get(key) == nil && n.get(key+"_file") == nil {
+		if keys[key] && n.secret(key) == nil {
 			d.errorf(n, "%s: a directory of kind %q needs %s", n.path, q.Kind, key)
 		}
 	}

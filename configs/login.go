@@ -1,7 +1,6 @@
 package configs
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 )
@@ -40,7 +39,7 @@ func (d *decoder) loginForm(n *node, key string, service Service, form, unset Lo
 		return unset
 	case form == LoginXCLIENT:
 		d.checkFit(n, key, string(form), service, Submission)
-	case form.asProxy() && n.get("login_user") == nil && password(n) == nil:
+	case form.asProxy() && n.get("login_user") == nil && n.secret("login_password") == nil:
 		d.errorf(n.at(key), "%s = %q needs login_user and login_password_file", key, form)
 	}
 	return form
@@ -51,7 +50,7 @@ func (f LoginForm) asProxy() bool { return f == LoginAuthzid || f == LoginMaster
 
 // checkCredentials keeps the proxy's name and password from every service that has no use for them.
 func (a *Access) checkCredentials(d *decoder, n *node, service Service) {
-	user, password := n.get("login_user"), password(n)
+	user, password := n.get("login_user"), n.secret("login_password")
 	switch {
 	case !a.needsCredentials(service):
 		a.LoginUser, a.LoginPassword = "", ""
@@ -66,6 +65,3 @@ func (a *Access) checkCredentials(d *decoder, n *node, service Service) {
 func (a *Access) needsCredentials(service Service) bool {
 	return service == LMTP || a.Login.asProxy() || a.ExternalLogin.asProxy() || a.Login == "" || a.ExternalLogin == ""
 }
-
-// password returns the key that gives the proxy's password, or nil.
-func password(n *node) *node { return cmp.Or(n.get("login_password"), n.get("login_password_file")) }

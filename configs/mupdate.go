@@ -1,7 +1,5 @@
 package configs
 
-import "slices"
-
 // checkMUPDATE looks at the masters, and at what is said to them.
 func (q *Directory) checkMUPDATE(d *decoder, n *node) {
 	if q.Kind != DirectoryMUPDATE {
@@ -24,8 +22,7 @@ func (q *Directory) checkMUPDATE(d *decoder, n *node) {
 	if value := n.get("tls_ca"); value != nil && (q.TLS == TLSNone || q.TLS == "" && !beyond) {
 		d.errorf(value, `%s is of no use without TLS; say tls = "starttls" or "implicit"`, value.path)
 	}
-	hasPassword := slices.ContainsFunc(n.keys, func(key string) bool { return key == "password" || key == "password_file" })
-	if (q.User != "") != hasPassword {
+	if (q.User != "") != (n.secret("password") != nil) {
 		d.errorf(n, "%s: user and password belong together", n.path)
 	}
 	if q.TLS == "" {

@@ -3,7 +3,6 @@ package configs
 import (
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 )
@@ -58,7 +57,7 @@ func (t *Tokens) check(d *decoder, n *node) {
 			d.errorf(n.at(key), `%s: %q is no URL such as "https://id.example.net/%s", and only on this machine it may be http`, n.at(key).path, value, key)
 		}
 	}
-	switch secret := slices.ContainsFunc([]string{"client_secret", "client_secret_file"}, func(key string) bool { return n.get(key) != nil }); {
+	switch secret := n.secret("client_secret") != nil; {
 	case len(n.keys) > 0 && n.get("introspection") == nil && n.get("keys") == nil:
 		d.errorf(n, "%s needs introspection or keys: a URL of the provider", n.path)
 	case t.Introspection != "" && t.Keys != "":

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strconv"
@@ -47,6 +48,9 @@ func (n *node) at(key string) *node {
 	}
 	return n
 }
+
+// secret returns the value of a key for a secret, or of the key for its file, or nil.
+func (n *node) secret(key string) *node { return cmp.Or(n.get(key), n.get(key+"_file")) }
 
 // list returns the elements of an array; a single value stands for an array of one.
 func (n *node) list() []*node {
