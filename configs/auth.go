@@ -88,13 +88,18 @@ func (a *Auth) check(d *decoder, n *node) {
 	} else if a.Verify != VerifySaslauthd {
 		d.errorf(value, `auth.realm is of no use without verify = "saslauthd"`)
 	}
+	d.verifierTimes(n, &a.Timeout, 30*time.Second, a.Cache)
+}
+
+// verifierTimes looks at how long a verifier may take for one question, by default unset, and how long its answer is known.
+func (d *decoder) verifierTimes(n *node, timeout *time.Duration, unset, cache time.Duration) {
 	if n.get("timeout") == nil {
-		a.Timeout = 30 * time.Second
+		*timeout = unset
 	}
-	if a.Timeout <= 0 {
+	if *timeout <= 0 {
 		d.errorf(n.at("timeout"), "timeout must be longer than 0")
 	}
-	if a.Cache < 0 {
+	if cache < 0 {
 		d.errorf(n.at("cache"), "cache cannot be shorter than 0")
 	}
 }

@@ -38,15 +38,7 @@ type Tokens struct {
 func (t *Tokens) Given() bool { return t.Introspection != "" || t.Keys != "" }
 
 func (t *Tokens) check(d *decoder, n *node) {
-	if n.get("timeout") == nil {
-		t.Timeout = 5 * time.Second
-	}
-	if t.Timeout <= 0 {
-		d.errorf(n.at("timeout"), "timeout must be longer than 0")
-	}
-	if t.Cache < 0 {
-		d.errorf(n.at("cache"), "cache cannot be shorter than 0")
-	}
+	d.verifierTimes(n, &t.Timeout, 5*time.Second, t.Cache)
 	d.canonical(n.at("tls_ca"), &t.TLSCA, d.relative)
 	for key, value := range map[string]string{"introspection": t.Introspection, "keys": t.Keys} {
 		switch {
