@@ -169,10 +169,11 @@ func (p *plain) down() error {
 		p.lineEnd = bytes.HasSuffix(b, []byte("\n"))
 		return nil
 	})
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.over = err == nil
-	p.lineEnd = p.lineEnd && !p.over // behind the end that was passed on there is no line
+	if err == nil { // else the mutex is left to sayBye, which does not wait for it
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.over, p.lineEnd = true, false // behind the end that was passed on there is no line
+	}
 	return err
 }
 
