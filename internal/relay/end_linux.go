@@ -43,7 +43,7 @@ func (e *end) read(p []byte) (int, error) {
 		return 0, errWouldBlock
 	}
 	for {
-		n, err := unix.Read(e.fd, p)
+		n, err := readSome(e.fd, p)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -168,7 +168,7 @@ func (e *end) flush() error {
 // writeSocket writes until the socket takes no more: only then will the system tell when it does again.
 func writeSocket(fd int, b []byte) (written int, err error) {
 	for written < len(b) {
-		n, err := unix.Write(fd, b[written:])
+		n, err := writeSome(fd, b[written:])
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:

@@ -98,35 +98,27 @@ func (l *loop) post(deed func()) {
 	defer l.mu.Unlock()
 	l.posted = append(l.posted, deed)
 	if len(l.posted) == 1 && !l.closed {
-		_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_, _ = writeSome(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
 }
 
-// run is the loop.
+// run is the loop. It waits for events as a goroutine waits for a socket: Go's poller watches the set, which is a descriptor, too. A
+// goroutine that waited in epoll_wait would hold one of the processors that the others need for logins, until the runtime took it
+// away. The loop never leaves Read as long as it lives: each call would have to ask the set once more before it could wait.
 func (l *loop) run() {
 	defer close(l.done)
 	var events [256]unix.EpollEvent
-	for !l.ended {
-		n := l.await(events[:])
-		l.now = time.Since(l.start)
-		busy := l.busy
-		l.busy = nil
-		for _, e := range events[:max(n, 0)] {
-			if e.Fd >= 0 {
-				l.handle(e)
-			}
+	err := l.set.Read(func(uintptr) bool {
+		for more := true; more && !l.ended; { // events that come from here on wake the poller
+			n, _ := fetch(l.epoll, events[:])
+			l.turn(events[:n])
+			more = n == len(events) || len(l.busy) > 0
 		}
-		for _, p := range busy {
-			p.busy = false
-			p.work()
-		}
-		for _, deed := range l.takePosted() {
-			deed()
-		}
-		l.endQuiet()
-		l.endSilent()
-		l.free = append(l.free, l.left...)
-		l.left = l.left[:0]
+		l.setAlarm()
+		return l.ended
+	})
+	if err != nil {
+		panic("waiting for events: " + err.Error()) // the descriptor is ours alone
 	}
 	l.alarm.Stop()
 	l.mu.Lock()
@@ -135,21 +127,30 @@ func (l *loop) run() {
 	_, _ = l.file.Close(), unix.Close(l.wake)
 }
 
-// await waits for events as a goroutine waits for a socket: Go's poller watches the set, which is a descriptor, too. A goroutine
-// that waited in epoll_wait would hold one of the processors that the others need for logins, until the runtime took it away.
-func (l *loop) await(events []unix.EpollEvent) (n int) {
-	l.setAlarm()
-	err := l.set.Read(func(fd uintptr) bool {
-		n, _ = unix.EpollWait(int(fd), events, 0)
-		return n > 0 || len(l.busy) > 0
-	})
-	if err != nil {
-		panic("waiting for events: " + err.Error()) // the descriptor is ours alone
+// turn does what there is to be done.
+func (l *loop) turn(events []unix.EpollEvent) {
+	l.now = time.Since(l.start)
+	busy := l.busy
+	l.busy = nil
+	for _, e := range events {
+		if e.Fd >= 0 {
+			l.handle(e)
+		}
 	}
-	return n
+	for _, p := range busy {
+		p.busy = false
+		p.work()
+	}
+	for _, deed := range l.takePosted() {
+		deed()
+	}
+	l.endQuiet()
+	l.endSilent()
+	l.free = append(l.free, l.left...)
+	l.left = l.left[:0]
 }
 
-// setAlarm has await end in time for what is due next.
+// setAlarm has the loop wake up in time for what is due next.
 func (l *loop) setAlarm() {
 	due := l.due()
 	if due == never || l.now < l.alarmAt && l.alarmAt <= due {

@@ -25,7 +25,7 @@ const patience = time.Minute
 
 // bench is a session in a loop, and the far ends of its connections.
 type bench struct {
-	t             *testing.T
+	t             testing.TB
 	relay         Relay
 	client, store net.Conn
 	result        owner
@@ -39,7 +39,7 @@ type shape struct {
 	before              func(b *bench, ours net.Conn) // is done before the session goes to its loop
 }
 
-func start(t *testing.T, s shape) *bench {
+func start(t testing.TB, s shape) *bench {
 	t.Helper()
 	loops := new(Loops)
 	b := startIn(t, loops, s)
@@ -52,7 +52,7 @@ func start(t *testing.T, s shape) *bench {
 	return b
 }
 
-func startIn(t *testing.T, loops *Loops, s shape) *bench {
+func startIn(t testing.TB, loops *Loops, s shape) *bench {
 	t.Helper()
 	b := &bench{t: t, result: make(owner, 1)}
 	relayed := Session{Idle: time.Hour, Owner: b.result, Guard: s.guard}
@@ -75,7 +75,7 @@ func startIn(t *testing.T, loops *Loops, s shape) *bench {
 }
 
 // connected returns both ends of a connection, the far one first. serves is whose part of TLS ours plays.
-func connected(t *testing.T, version uint16, serves bool) (far, ours net.Conn) {
+func connected(t testing.TB, version uint16, serves bool) (far, ours net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
