@@ -65,11 +65,30 @@ var imapKnown = strings.Fields(`IMAP4rev2 LITERAL+ LITERAL- ENABLE IDLE NAMESPAC
 	STATUS=SIZE SPECIAL-USE CREATE-SPECIAL-USE METADATA METADATA-SERVER NOTIFY OBJECTID PREVIEW SAVEDATE SAVELIMIT
 	QUOTA ACL UTF8=ACCEPT I18NLEVEL=1 I18NLEVEL=2 LANGUAGE PARTIAL INPROGRESS UIDONLY JMAPACCESS`)
 
+// imapPlace has the places in imapKnown, by names in upper case.
+var imapPlace = func() map[string]int {
+	places := make(map[string]int, len(imapKnown))
+	for i, name := range imapKnown {
+		places[strings.ToUpper(name)] = i
+	}
+	return places
+}()
+
 // imapPromise lists what the proxy does itself, and what a client can do with all of the stores after login.
 func imapPromise(caps backends.Capabilities) []backends.Capability {
-	list := []backends.Capability{{Name: "IMAP4rev1"}, {Name: "SASL-IR"}, {Name: "ID"}}
-	for _, name := range imapKnown {
-		if caps.Has(strings.ToUpper(name)) && (name != "LITERAL-" || !caps.Has("LITERAL+")) { // RFC 7888 section 5: never both
+	has := make([]bool, len(imapKnown)) // which of them
+	for _, c := range caps.List {
+		if place, known := imapPlace[c.Name]; known {
+			has[place] = true
+		}
+	}
+	if has[imapPlace["LITERAL+"]] {
+		has[imapPlace["LITERAL-"]] = false // RFC 7888 section 5: never both
+	}
+	list := make([]backends.Capability, 0, 3+len(caps.List))
+	list = append(list, backends.Capability{Name: "IMAP4rev1"}, backends.Capability{Name: "SASL-IR"}, backends.Capability{Name: "ID"})
+	for i, name := range imapKnown {
+		if has[i] {
 			list = append(list, backends.Capability{Name: name})
 		}
 	}
