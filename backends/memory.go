@@ -3,6 +3,7 @@ package backends
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"jackdaw/internal/whole"
 )
 
 // What outlives a restart lies in a directory, in one file for each kind, which is replaced as a whole.
@@ -79,16 +82,10 @@ func Keep(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // with mode 0600
-	if err != nil {
+	return whole.File(path, os.Rename, func(f io.Writer) error {
+		_, err := f.Write(append(data, '\n'))
 		return err
-	}
-	defer os.Remove(f.Name()) // after the rename it is gone already
-	_, err = f.Write(append(data, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	})
 }
 
 // keepDrained writes which backends are drained.

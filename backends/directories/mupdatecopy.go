@@ -8,7 +8,8 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path/filepath"
+
+	"jackdaw/internal/whole"
 )
 
 // A copy of the mailboxes of a Murder is a file of lines:
@@ -22,18 +23,7 @@ const copyHeader = "jackdaw: mailboxes of a Murder, 1\n"
 var errCopy = errors.New("not a whole copy of the mailboxes of a Murder")
 
 // save writes a copy, which replaces the one before when it is complete.
-func (m *mailboxes) save(path string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename it is gone already
-	err = m.write(f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+func (m *mailboxes) save(path string) error { return whole.File(path, os.Rename, m.write) }
 
 func (m *mailboxes) write(to io.Writer) error {
 	sum := crc32.NewIEEE()

@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"jackdaw/internal/whole"
 )
 
 // cache is the directory with all that outlives us, which other frontends may share:
@@ -46,22 +49,16 @@ func (c *cache) write(data []byte, parts ...string) error {
 	return place(c.path(parts...), data, os.Rename)
 }
 
-// place writes a file beside path and has put bring it there: os.Rename, or os.Link, which overwrites nothing. The name that
-// the file has before is hidden, so that the certificate store passes over it.
+// place has put bring a file to its path when it is complete: os.Rename, or os.Link, which overwrites nothing. The certificate store
+// passes over it until then.
 func place(path string, data []byte, put func(from, to string) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // with mode 0600
-	if err != nil {
+	return whole.File(path, put, func(f io.Writer) error {
+		_, err := f.Write(data)
 		return err
-	}
-	defer os.Remove(f.Name()) // after a rename it is gone already
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return put(f.Name(), path)
+	})
 }
 
 // remove removes a file, if it is there.
