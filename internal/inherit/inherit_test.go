@@ -3,6 +3,7 @@ package inherit
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,11 @@ func beHeir(how string) error {
 	}
 	l, err := w.Sockets.Listen(net.ListenConfig{}, configs.Address{Network: "tcp", Address: "127.0.0.1:0"})
 	if err != nil {
+		return err
+	}
+	if how == "deaf" {
+		err := json.NewEncoder(w.conn).Encode(answer{})
+		time.Sleep(patience)
 		return err
 	}
 	var left estate
@@ -202,6 +208,19 @@ func TestGiveInVain(t *testing.T) {
 	h := o.start("ends")
 	must(t, h.Await(o.context()))
 	if err := h.Give(o.context(), estate{}); err == nil || !strings.Contains(err.Error(), "exit status 0") {
+		t.Error("the error is", err)
+	}
+	o.mustAccept()
+}
+
+// An heir that does not listen holds nobody up, however much there is to say.
+func TestGiveDeaf(t *testing.T) {
+	o := newOld(t)
+	h := o.start("deaf")
+	must(t, h.Await(o.context()))
+	ctx, cancel := context.WithTimeoutCause(o.context(), 100*time.Millisecond, errors.New("took too long"))
+	defer cancel()
+	if err := h.Give(ctx, estate{strings.Repeat("word ", 1<<20)}); err == nil || !strings.Contains(err.Error(), "took too long") {
 		t.Error("the error is", err)
 	}
 	o.mustAccept()

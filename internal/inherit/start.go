@@ -64,7 +64,7 @@ func Start(program string, args []string, sockets *Sockets, processes []Process)
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", program, err)
 	}
-	if err := h.say(text); err != nil {
+	if err := h.say(context.Background(), text); err != nil { // which the socket has room for
 		return nil, err
 	}
 	return h, nil
@@ -113,29 +113,48 @@ func environment(own []string) []string {
 	return append(next, variable+"="+strconv.Itoa(3))
 }
 
-// say kills the new process, too, if it does not listen.
-func (h *Heir) say(what any) error { return h.judge(json.NewEncoder(h.conn).Encode(what)) }
+// say tells the other something.
+func (h *Heir) say(ctx context.Context, what any) error {
+	return h.talk(ctx, func() error { return json.NewEncoder(h.conn).Encode(what) })
+}
 
-// judge kills the new process on an error.
-func (h *Heir) judge(err error) error {
+// hear waits for the other's word.
+func (h *Heir) hear(ctx context.Context) error {
+	return h.talk(ctx, func() error {
+		var a answer
+		if err := h.in.Decode(&a); err != nil || a.Error == "" {
+			return err
+		}
+		return errors.New(a.Error)
+	})
+}
+
+// talk says or hears something, until ctx ends. On an error it kills the new process.
+func (h *Heir) talk(ctx context.Context, deed func() error) error {
+	stop := context.AfterFunc(ctx, func() { _ = h.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err := deed()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return h.Kill(context.Cause(ctx))
+	}
 	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, gone) {
 			return h.Kill(nil)
 		}
 	}
-	if err != nil {
-		return h.Kill(err)
-	}
-	return nil
+	return h.Kill(err)
 }
 
 // Await waits until the new process is ready. If it cannot be, or ctx ends before, it is killed, and the error says why.
 func (h *Heir) Await(ctx context.Context) error { return h.hear(ctx) }
 
-// Give hands over what must not change any more, and waits until the new process serves. If it does not, it is killed: it has
-// accepted nobody.
+// Give hands over what must not change any more, and waits until the new process serves. If it does not before ctx ends, it is
+// killed: it has accepted nobody.
 func (h *Heir) Give(ctx context.Context, estate any) error {
-	if err := h.say(estate); err != nil {
+	if err := h.say(ctx, estate); err != nil {
 		return err
 	}
 	if err := h.hear(ctx); err != nil {
@@ -143,21 +162,6 @@ func (h *Heir) Give(ctx context.Context, estate any) error {
 	}
 	h.conn.Close()
 	return nil
-}
-
-// hear waits for the other's word.
-func (h *Heir) hear(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = h.conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	var a answer
-	err := h.in.Decode(&a)
-	switch {
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case err == nil && a.Error != "":
-		err = errors.New(a.Error)
-	}
-	return h.judge(err)
 }
 
 // Kill ends the new process, unless it ends by itself in a moment, and returns why, or else how it has ended.
