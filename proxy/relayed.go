@@ -22,15 +22,13 @@ func (s *session) relay(ctx context.Context, store *backends.Connection) {
 	if guard := s.protocol().guard; guard != nil {
 		relayed.Guard = guard(store)
 	}
-	var tap relay.Tap
-	if s.settings.server.traces.some.Load() {
-		tap = s.relayTap(s.info())
-	}
 	s.settings.server.limits.release(s, holdsPending)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.settings.server.traces.some.Load() { // a trace that begins from now on finds what is relayed
+		relayed.Tap = s.relayTap()
+	}
 	s.arrival, s.cancel = nil, nil // which would hold a context for as long as the session sleeps
-	relayed.Tap = tap
 	s.relayed = s.settings.server.loops.Start(relayed)
 	if err := errors.Join(storeErr, clientErr, context.Cause(ctx)); err != nil {
 		s.relayed.End(err)

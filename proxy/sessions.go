@@ -74,6 +74,11 @@ func (s *session) note(change func()) {
 func (s *session) info() SessionInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.describe()
+}
+
+// describe is info, where s.mu is held.
+func (s *session) describe() SessionInfo {
 	listener := s.settings.listener
 	info := SessionInfo{
 		ID: s.peer.Session, Service: string(listener.Service), Listener: listener.Name, Client: clientName(&s.peer), Proxy: s.proxy,

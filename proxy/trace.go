@@ -108,8 +108,8 @@ func (s *Server) retap(which Tracing) {
 		return
 	}
 	for _, one := range s.sessions.list() {
-		if info := one.info(); which.of(info) {
-			one.tapRelay(info)
+		if which.of(one.info()) {
+			one.tapRelay()
 		}
 	}
 }
@@ -118,17 +118,18 @@ func (s *Server) retap(which Tracing) {
 func (t Tracing) of(s SessionInfo) bool { return Selection{User: t.User, Client: t.Client}.Has(s) }
 
 // tapRelay has the relay tell what is said, if somebody wants to know.
-func (s *session) tapRelay(info SessionInfo) {
+func (s *session) tapRelay() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.relayed == nil {
 		return
 	}
-	s.relayed.Tap(s.relayTap(info))
+	s.relayed.Tap(s.relayTap())
 }
 
-// relayTap makes what the relay tells what is said to; nil if nobody wants to know.
-func (s *session) relayTap(info SessionInfo) relay.Tap {
+// relayTap makes what the relay tells what is said to; nil if nobody wants to know. s.mu is held.
+func (s *session) relayTap() relay.Tap {
+	info := s.describe()
 	wanted, _ := s.settings.server.traces.of(info, true)
 	if len(wanted) == 0 {
 		return nil
