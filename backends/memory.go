@@ -58,11 +58,7 @@ func openMemory(dir string, log *zap.Logger) *memory {
 
 // read reads a file. One that is not there, or makes no sense, says nothing.
 func (m *memory) read(name string, v any) {
-	data, err := os.ReadFile(filepath.Join(m.dir, name))
-	if err == nil {
-		err = json.Unmarshal(data, v)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := Recall(filepath.Join(m.dir, name), v); err != nil {
 		m.log.Warn("reading what was kept from the last run", zap.String("file", name), zap.Error(err))
 	}
 }
@@ -74,6 +70,18 @@ func (m *memory) write(name string, v any) (ok bool) {
 		m.log.Warn("keeping what is to outlive a restart", zap.String("file", name), zap.Error(err))
 	}
 	return err == nil
+}
+
+// Recall reads what Keep has written. A file that is not there says nothing.
+func Recall(path string, v any) error {
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return json.Unmarshal(data, v)
 }
 
 // Keep writes JSON to a file, which it replaces when the new one is complete.

@@ -2,13 +2,9 @@ package proxy
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -81,11 +77,7 @@ func (b *blocks) keepIn(dir string) {
 	}
 	var kept []Block
 	if b.dir = dir; dir != "" {
-		text, err := os.ReadFile(filepath.Join(dir, blockedFile))
-		if err == nil {
-			err = json.Unmarshal(text, &kept)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := backends.Recall(filepath.Join(dir, blockedFile), &kept); err != nil {
 			b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
 		}
 	}
