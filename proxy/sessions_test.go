@@ -188,16 +188,7 @@ func TestKickBeforeLogin(t *testing.T) {
 // Whom the administrator ends hears that after the login, too.
 func TestKickUser(t *testing.T) {
 	p := newPlayer(t)
-	p.play("TestKick", `# A client that is in.
-= plaintext
-= store * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
-S* * OK
-C: a LOGIN alice secret
-	B: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
-	P: J3 AUTHENTICATE PLAIN base64(\x00alice\x00secret)
-	B: J3 OK [CAPABILITY IMAP4rev1] in
-S* a OK
-`)
+	p.play("testdata/imap/kick", "# A client that is in.\n= after login\n")
 	p.listed(StateRelay)
 	p.server.Kick(Selection{User: "alice"}, ErrKicked)
 	p.play("TestKick", "# It hears the end.\nS: * BYE Session ended by the administrator\nC* closed\nL~ \"reason\":\"ended by the administrator\"\n")

@@ -130,16 +130,7 @@ S: b OK [CAPABILITY IMAP4rev1] Logged in
 // The network's sessions are written down at once, and with the relay also what is said in sessions that were there before.
 func TestTraceRelay(t *testing.T) {
 	p := newPlayer(t)
-	p.play("TestTraceRelay", `# A client that is in.
-= plaintext
-= store * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
-S* * OK
-C: a LOGIN alice secret
-	B: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] store1 ready
-	P: J3 AUTHENTICATE PLAIN base64(\x00alice\x00secret)
-	B: J3 OK [CAPABILITY IMAP4rev1] in
-S* a OK
-`)
+	p.play("testdata/imap/trace", "# A client that is in.\n= after login\n")
 	p.listed(StateRelay)
 	trace := p.trace(Tracing{Client: netip.MustParsePrefix("127.0.0.0/8"), Relay: true})
 	p.play("TestTraceRelay", `# It reads, and tries to log in again, of which nobody is to know more.
