@@ -46,12 +46,22 @@ type trace struct {
 // Sessions that began before it are traced in the relay alone. Nobody waits for the writer: what it cannot take is counted, and
 // said.
 func (s *Server) Trace(ctx context.Context, which Tracing, write func(line string) error) error {
+	return s.follow(ctx, s.beginTrace(which), write)
+}
+
+// beginTrace has all sessions tell what is said from now on. follow must be called.
+func (s *Server) beginTrace(which Tracing) *trace {
 	t := &trace{Tracing: which, lines: make(chan string, traceWaiting)}
 	s.traces.add(t)
 	s.retap(which)
+	return t
+}
+
+// follow writes down what sessions tell a trace, and ends it.
+func (s *Server) follow(ctx context.Context, t *trace, write func(line string) error) error {
 	defer func() {
 		s.traces.remove(t)
-		s.retap(which)
+		s.retap(t.Tracing)
 	}()
 	for {
 		select {

@@ -25,16 +25,12 @@ func (p *player) trace(which Tracing) *traced {
 	t := &traced{p: p}
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
+	begun := p.server.beginTrace(which) // what is said from here on is told
 	tasks.Go(func() {
-		if err := p.server.Trace(ctx, which, t.note); err != nil {
+		if err := p.server.follow(ctx, begun, t.note); err != nil {
 			p.t.Error(err)
 		}
 	})
-	for end := time.Now().Add(patience); !p.server.traces.some.Load(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			p.fail("no trace has begun")
-		}
-	}
 	t.end = func() { cancel(); tasks.Wait() }
 	p.t.Cleanup(t.end)
 	return t
