@@ -114,7 +114,6 @@ func (b *blocks) put(one Block) {
 func (b *blocks) remove(one Block) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.sweep()
 	known := slices.ContainsFunc(b.all(), one.same)
 	delete(b.networks, one.Network)
 	delete(b.users, one.User)
