@@ -3,13 +3,11 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
-	"io"
 	"maps"
 	"net"
 	"os"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"jackdaw/configs"
@@ -67,7 +65,7 @@ func handshakeFailure(err error) string {
 	_, nonsense := errors.AsType[tls.RecordHeaderError](err)
 	operation, _ := errors.AsType[*net.OpError](err)
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case hasLeft(err), errors.Is(err, net.ErrClosed):
 		return "left"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "timeout"

@@ -395,11 +395,15 @@ func (s *session) part(raw net.Conn, d interface{ Bye(Reason) }, err error) {
 // levelOf keeps out of a log that people read who only looks whether we are there: health checks leave without a word, or a
 // proxy in front of us makes them in its own name. Nor is a blocked client new to anybody. Each login that was tried has its own line.
 func (s *session) levelOf(err error) zapcore.Level {
-	left := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-	if left && !s.conn.Heard() || s.peer.Unproven || errors.Is(err, errBlocked) || isLimit(err) {
+	if hasLeft(err) && !s.conn.Heard() || s.peer.Unproven || errors.Is(err, errBlocked) || isLimit(err) {
 		return zap.DebugLevel
 	}
 	return zap.InfoLevel
+}
+
+// hasLeft tells that the client has gone.
+func hasLeft(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // endOf says why a session ended, for the log.
