@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"jackdaw/configs"
 	"jackdaw/internal/wire"
 )
 
@@ -124,6 +125,31 @@ func TestTurnsAbandoned(t *testing.T) {
 			t.Error("a turn is lost")
 		}
 	})
+}
+
+// Where TLS begins at once nobody more is accepted while many wait for their turns.
+func TestTurnsSettle(t *testing.T) {
+	h := newHost(t)
+	h.limits.turns = newTurns(0)
+	var waiting []*turn
+	for i := range mostAhead {
+		one := &turn{client: subnet(i), come: make(chan struct{})}
+		h.limits.turns.enqueue(one, false)
+		waiting = append(waiting, one)
+	}
+	address := "127.0.0.1:" + freePort(t)
+	listener := imap("tcp", address)
+	listener.Service, listener.TLS = configs.IMAPS, configs.TLSImplicit
+	h.listens(listener)
+	dialed(t, address) // the accept of whom is under way
+	dialed(t, address)
+	await(t, func() bool { return h.Count() == 1 })
+	time.Sleep(50 * time.Millisecond) // would be enough for the second
+	if n := h.Count(); n != 1 {
+		t.Errorf("%d are accepted", n)
+	}
+	h.limits.turns.abandon(waiting[0])
+	await(t, func() bool { return h.Count() == 2 })
 }
 
 // shaking is a server's side of TLS at turns of which there is one.

@@ -222,6 +222,18 @@ func TestMaskLongLine(t *testing.T) {
 	}
 }
 
+// A client of whom nobody knows yet whether he is to be traced costs no more than what is kept of him.
+func TestTraceKept(t *testing.T) {
+	w := &scribe{id: "A", more: true, room: traceKept}
+	m := &mask{protocol: configs.IMAP}
+	for range traceKept {
+		w.hear(m, "C", true, []byte("a NOOP\r\n"))
+	}
+	if kept := len(strings.Join(w.kept, "")); kept > traceKept || kept < traceKept-maxTraced {
+		t.Errorf("%d octets are kept, of which there may be %d", kept, traceKept)
+	}
+}
+
 // Whoever does not read a trace holds nobody up, and hears how much is lost.
 func TestTraceFull(t *testing.T) {
 	full := &trace{lines: make(chan string, 1)}
