@@ -1,7 +1,7 @@
 package configs
 
 import (
-	"net/netip"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -69,6 +69,5 @@ func isProvider(s string) bool {
 	if err != nil || u.User != nil || u.Hostname() == "" {
 		return false
 	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && ip.IsLoopback())
+	return u.Scheme == "https" || u.Scheme == "http" && Address{"tcp", net.JoinHostPort(u.Hostname(), u.Port())}.local()
 }
