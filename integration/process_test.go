@@ -84,7 +84,8 @@ type process struct {
 	end  error // how it ended, once done is closed
 }
 
-// startProcess runs a server until the test ends, when nobody needs its data any more. What it writes goes to its log, which a failed test shows.
+// startProcess runs a server until the test ends, when nobody needs its data any more. What it writes goes to its log, which a failed test
+// shows; its errors do not where they already go elsewhere.
 func startProcess(t testing.TB, log string, cmd *exec.Cmd) *process {
 	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
@@ -92,7 +93,10 @@ func startProcess(t testing.TB, log string, cmd *exec.Cmd) *process {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout = out
+	if cmd.Stderr == nil {
+		cmd.Stderr = out
+	}
 	detach(cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

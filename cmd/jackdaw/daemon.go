@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"os"
 	"sync/atomic"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"jackdaw/backends"
 	"jackdaw/configs"
@@ -23,6 +21,7 @@ type daemon struct {
 	file    string // its configuration; "" if that comes from nowhere
 	level   *logLevel
 	log     *zap.Logger
+	lines   *logQueue // in which log writes
 	sockets *inherit.Sockets
 	tickets *tlsstore.Tickets
 	counts  *tlsstore.Counts
@@ -48,10 +47,10 @@ func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
 	level := newLogLevel()
 	level.configure(config.Log.Level)
 	recent := newRecentLog()
-	log := newLogger(config.Log.Format, level.AtomicLevel, recent)
+	log, lines := newLogger(config.Log.Format, level.AtomicLevel, recent)
 	counts := new(tlsstore.Counts)
 	d := &daemon{
-		level: level, log: log, sockets: sockets, tickets: tlsstore.NewTickets(), counts: counts,
+		level: level, log: log, lines: lines, sockets: sockets, tickets: tlsstore.NewTickets(), counts: counts,
 		server: proxy.NewServer(log, sockets), admin: newAdmin(log, counts, sockets), manager: manager{log},
 		told: make(chan struct{}), recent: recent,
 	}
@@ -62,19 +61,6 @@ func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
 	d.admin.metrics = d.metrics.handler()
 	d.web = newWeb(d)
 	return d
-}
-
-// newLogger writes to standard error: for people on a terminal, for programs elsewhere, if nothing else is asked for.
-func newLogger(format string, level zap.AtomicLevel, recent *recentLog) *zap.Logger {
-	encoding := zap.NewProductionEncoderConfig()
-	encoding.EncodeTime = zapcore.RFC3339TimeEncoder
-	encoding.EncodeDuration = zapcore.StringDurationEncoder
-	encoding.TimeKey = "time"
-	encoder := zapcore.NewJSONEncoder(encoding)
-	if format == "console" || format == "" && isTerminal(os.Stderr) {
-		encoder = zapcore.NewConsoleEncoder(encoding)
-	}
-	return zap.New(zapcore.NewTee(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level), recent.core()))
 }
 
 // apply goes over to a configuration. On an error everything stays as it was.

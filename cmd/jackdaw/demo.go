@@ -87,6 +87,7 @@ func demo(ctx context.Context, out io.Writer, level string) error {
 		return err
 	}
 	d := newDaemon(config, inherit.NewSockets())
+	defer d.lines.flush(logPatience)
 	if err = d.apply(config); err == nil {
 		err = demoGuide.Execute(out, setting)
 	}

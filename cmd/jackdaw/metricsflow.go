@@ -29,6 +29,7 @@ var (
 	descBackendLogins   = describe("backend_logins_total", "Logins at a backend.", "backend", "protocol", "outcome")
 	descAnswers         = describe("directory_answers_total", "What directories and verifiers have answered.", "directory", "outcome", "source")
 	descLog             = describe("log_messages_total", "Lines of the log that ask for attention.", "level")
+	descLogLost         = describe("log_lost_lines_total", "Lines of the log that nobody took in time, or for which there was no room.")
 )
 
 // flowCollector reads what a process counts. Safe for concurrent use.
@@ -38,7 +39,7 @@ type flowCollector struct{ *daemon }
 func (c flowCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descConnections, descSessions, descRelayed, descHandshakes, descNames, descLogins, descSteps, descRecipients,
-		descBackendSessions, descBackendLogins, descAnswers, descLog,
+		descBackendSessions, descBackendLogins, descAnswers, descLog, descLogLost,
 	} {
 		to <- d
 	}
@@ -52,6 +53,7 @@ func (c flowCollector) Collect(to chan<- prometheus.Metric) {
 	for level, n := range c.recent.counts() {
 		out.counter(descLog, n, level)
 	}
+	out.counter(descLogLost, c.lines.losses.Load())
 	if router := c.placer.Load(); router != nil {
 		steps := router.Steps()
 		out.histogram(descSteps, steps.Verifier.Read(), "verifier")

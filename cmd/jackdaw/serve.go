@@ -33,6 +33,7 @@ SIGTERM and SIGINT stop listening, say goodbye to the sessions and end; a second
 }
 
 func serve(file string) error {
+	signal.Ignore(syscall.SIGPIPE) // where nobody reads our log any more, clients are served all the same
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2, syscall.SIGTERM, os.Interrupt)
 	will, err := inherit.Receive()
@@ -49,7 +50,11 @@ func serve(file string) error {
 	keeping, done := context.WithCancel(context.Background())
 	defer done()
 	go thrift.Keep(keeping, d.server.Stirred)
-	return d.live(signals)
+	err = d.live(signals)
+	if !d.lines.flush(logPatience) && err != nil {
+		return errReported // nobody reads, and who wrote there now would wait for good
+	}
+	return err
 }
 
 // begin builds a daemon that serves, on what it inherits if it does.
@@ -64,16 +69,9 @@ func begin(file string, will *inherit.Will) (*daemon, error) {
 	}
 	d := newDaemon(config, sockets)
 	d.file = file
-	if err := d.openDoor(); err != nil {
+	if err := d.build(config, will); err != nil {
+		d.lines.flush(logPatience) // before the reason is printed
 		return nil, err
-	}
-	if err := d.apply(config); err != nil {
-		return nil, err
-	}
-	if will != nil {
-		if err := d.inherit(will); err != nil {
-			return nil, err
-		}
 	}
 	for _, address := range d.server.Addresses() {
 		d.log.Info("listening", zap.String("service", string(address.Service)), zap.Stringer("address", address.Address))
@@ -83,6 +81,17 @@ func begin(file string, will *inherit.Will) (*daemon, error) {
 			zap.Stringer("address", address))
 	}
 	return d, nil
+}
+
+// build makes the parts, and takes over what is inherited, if anything is.
+func (d *daemon) build(config *configs.Config, will *inherit.Will) error {
+	if err := d.openDoor(); err != nil {
+		return err
+	}
+	if err := d.apply(config); err != nil || will == nil {
+		return err
+	}
+	return d.inherit(will)
 }
 
 // inheritedSockets are those of the process before us, or of systemd.

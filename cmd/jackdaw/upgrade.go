@@ -119,6 +119,7 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 	if err := heir.Await(ctx); err != nil {
 		return nil, err
 	}
+	d.lines.flush(logPatience)
 	d.manager.follow(heir.PID) // before the heir says anything to the manager, who hears no other process
 	ctx, cancelGive := context.WithTimeoutCause(context.Background(), askLimit, errNotReady)
 	defer cancelGive()
