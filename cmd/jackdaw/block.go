@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -17,7 +18,7 @@ func blockCommand() *cobra.Command {
 	var socket string
 	var limit time.Duration
 	var asJSON bool
-	cmd := commandWith(cobra.MaximumNArgs(1), "block [NETWORK|USER]", "Keep a network or a user out for a time", `Keep the clients of a network, or of an address, or a user out for a time, and end the sessions that there are. A
+	cmd := commandWith(cobra.MatchAll(cobra.MaximumNArgs(1), networksOrUsers), "block [NETWORK|USER]", "Keep a network or a user out for a time", `Keep the clients of a network, or of an address, or a user out for a time, and end the sessions that there are. A
 blocked client gets no answer, and a blocked user hears what a wrong password would hear; mail for him is delivered. That outlives reloads, upgrades and,
 where the configuration has a directory "state", restarts. Without an argument, list who is blocked.`,
 		func(cmd *cobra.Command, args []string) error {
@@ -43,6 +44,23 @@ where the configuration has a directory "state", restarts. Without an argument, 
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
 	socketFlag(cmd, &socket)
 	return cmd
+}
+
+// networksOrUsers refuses a mistyped network: taken for a user's name, it would keep nobody out.
+func networksOrUsers(_ *cobra.Command, args []string) error {
+	for _, name := range args {
+		_, noNetwork := parseNetwork(name)
+		if noNetwork != nil && looksLikeNetwork(name) {
+			return noNetwork
+		}
+	}
+	return nil
+}
+
+// looksLikeNetwork reports whether whoever writes this means no user.
+func looksLikeNetwork(name string) bool {
+	digitsAndDots := strings.Trim(name, "0123456789.") == "" && strings.Contains(name, ".")
+	return digitsAndDots || !strings.Contains(name, "@") && strings.ContainsAny(name, "/:")
 }
 
 // whomToBlock tells networks and addresses from users: no user has such a name.
@@ -78,7 +96,7 @@ func (r *blockedReport) print(out io.Writer, now time.Time) error {
 
 func unblockCommand() *cobra.Command {
 	var socket string
-	cmd := commandWith(cobra.ExactArgs(1), "unblock NETWORK|USER", "Let a network or a user in again", `Let a network or a user in again, as it was blocked.`,
+	cmd := commandWith(cobra.MatchAll(cobra.ExactArgs(1), networksOrUsers), "unblock NETWORK|USER", "Let a network or a user in again", `Let a network or a user in again, as it was blocked.`,
 		func(cmd *cobra.Command, args []string) error {
 			var one proxy.Block
 			if err := tell(cmd.Context(), socket, "POST /unblock", whomToBlock(args[0]), &one); err != nil {

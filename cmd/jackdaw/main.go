@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,8 +52,20 @@ func run(args []string, out, errOut io.Writer) int {
 	if _, ok := errors.AsType[problem](err); ok {
 		return exitProblem
 	}
-	fmt.Fprintf(errOut, "see %s --help\n", cmd.CommandPath())
+	fmt.Fprintf(errOut, "usage: %s\nsee %s --help\n", cmd.UseLine(), cmd.CommandPath())
 	return exitUsage
+}
+
+// aCommand refuses what is no command, and names those that may have been meant.
+func aCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q for %q", args[0], root.CommandPath())
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+	}
+	return err
 }
 
 // rootCommand is the whole command line. docs/man/jackdaw.1.md describes it, and a test compares the two.
@@ -61,10 +74,12 @@ func rootCommand() *cobra.Command {
 		Use:           "jackdaw",
 		Short:         "An SNI-terminating mail proxy",
 		Version:       version(),
-		Args:          cobra.NoArgs,
+		Args:          aCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), statusCommand(),
 		sessionsCommand(), kickCommand(), whereCommand(), moveCommand(), blockCommand(), unblockCommand(), drainCommand(), undrainCommand(),

@@ -46,10 +46,28 @@ func TestOperatorUsage(t *testing.T) {
 		"drain":                   "jackdaw: accepts 1 arg(s), received 0\n",
 		"move anna":               "jackdaw: accepts 2 arg(s), received 1\n",
 		"block --for soon anna":   `jackdaw: invalid argument "soon" for "--for" flag`,
+		"block 10.0.0.0/33":       `jackdaw: "10.0.0.0/33" is no network and no address` + "\n",
+		"unblock 2001:db8::/129":  `jackdaw: "2001:db8::/129" is no network and no address` + "\n",
+		"trace 192.0.2.300":       `jackdaw: "192.0.2.300" is no network and no address` + "\n",
+		"move anna s1 s2":         "jackdaw: accepts 2 arg(s), received 3\nusage: jackdaw move USER MEMBER [flags]\n",
+		"sesions":                 `jackdaw: unknown command "sesions" for "jackdaw"; did you mean sessions?` + "\n",
+		"restart":                 `jackdaw: unknown command "restart" for "jackdaw"` + "\n",
 	} {
 		var out, errOut bytes.Buffer
 		if status := run(strings.Fields(command), &out, &errOut); status != exitUsage || !strings.HasPrefix(errOut.String(), want) || out.Len() > 0 {
 			t.Errorf("%s: exit status %d, %q, want %q", command, status, errOut.String(), want)
+		}
+	}
+}
+
+// Who looks like no network is a user, whatever else he looks like.
+func TestNetworksOrUsers(t *testing.T) {
+	for name, fine := range map[string]bool{
+		"192.0.2.7": true, "192.0.2.0/24": true, "::1": true, "anna@a.example": true, "anna": true, "4711": true, "a/b@a.example": true,
+		"192.0.2": false, "192.0.2.0/240": false, "1:2": false, "anna/24": false,
+	} {
+		if err := networksOrUsers(nil, []string{name}); (err == nil) != fine {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
