@@ -64,17 +64,32 @@ func (d *door) arrive(user User, pooled bool, most int) (depart func(), err erro
 	key := maphash.String(userSeed, user.String())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
-	case !pooled && d.keepsOut(key):
-		return nil, errDrained
-	case most > 0 && d.sessions >= most:
-		return nil, fmt.Errorf("%w: %d", errFull, d.sessions)
+	if err := d.refuses(key, pooled, most); err != nil {
+		return nil, err
 	}
 	d.sessions++
 	if !pooled {
 		d.users[key]++
 	}
 	return func() { d.depart(key, pooled) }, nil
+}
+
+// takes says whether arrive would refuse a session, and counts none.
+func (d *door) takes(user User, pooled bool, most int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refuses(maphash.String(userSeed, user.String()), pooled, most)
+}
+
+// refuses says why a session is not let in; nil if it is. d.mu is held.
+func (d *door) refuses(key uint64, pooled bool, most int) error {
+	switch {
+	case !pooled && d.keepsOut(key):
+		return errDrained
+	case most > 0 && d.sessions >= most:
+		return fmt.Errorf("%w: %d", errFull, d.sessions)
+	}
+	return nil
 }
 
 func (d *door) depart(key uint64, pooled bool) {

@@ -232,6 +232,38 @@ func TestMaxSessions(t *testing.T) {
 	leaveSecond()
 }
 
+// Who asks where a user would go hears what he would hear, and is not counted.
+func TestAskingIsNotCounted(t *testing.T) {
+	r := house(t, serve(t, onLoopback), func(c *configs.Config) {
+		c.Backends[0].MaxSessions = 1
+		c.Pools = []configs.Pool{{Name: "farm", Members: []string{"a"}, Hash: configs.HashUser, Sticky: time.Hour, OnFailure: configs.OnFailureNext}}
+		c.Routes = []configs.Route{{Domain: []string{"pool.example"}, To: "farm"}, {To: "a"}}
+	})
+	asks := func(q *Query) { q.Asks = true }
+	wants := func(when string, want ...string) {
+		t.Helper()
+		for i, user := range []string{"anna", "anna@pool.example"} {
+			if got, leave := stays(t, r, user, asks); got != want[i] {
+				t.Errorf("%s, %s would come to %q, want %q", when, user, got, want[i])
+			} else {
+				leave()
+			}
+		}
+	}
+	wants("at first", "a", "a")
+	wants("again", "a", "a")
+	if stays := r.Where(asked("anna@pool.example").User); stays != nil {
+		t.Errorf("a question has taken a seat: %v", stays)
+	}
+	_, leave := stays(t, r, "anna")
+	wants("while it is full", "a: backend has all the sessions that it may have: 1", "pool farm: no member can be used")
+	leave()
+	if err := r.Drain("a", true); err != nil {
+		t.Fatal(err)
+	}
+	wants("drained", "a: backend is drained", "pool farm: no member can be used")
+}
+
 // Of a pool a member that is full takes nobody who has no seat there; who has one hears that it is full.
 func TestMaxSessionsOfMember(t *testing.T) {
 	r := house(t, serve(t, onLoopback), func(c *configs.Config) {

@@ -31,6 +31,8 @@ type Query struct {
 	Attempt int // the how-many-th of the connection, from 1
 	// Evict ends the session or delivery, when its user has to leave the member of a pool. nil where the user only passes by.
 	Evict context.CancelCauseFunc
+	// Asks says that nobody comes: where the user would go is told, and nothing is held, counted or ended for it.
+	Asks bool
 
 	process int // in which the user logs in; 0 is this one
 }

@@ -86,6 +86,10 @@ func isMember(config *configs.Config, backend string) bool {
 // seat finds the member for a user, and holds it until release is called.
 func (r *Router) seat(ctx context.Context, pool *configs.Pool, q Query) (member string, release func(), err error) {
 	s, user := r.seats[pool.Name], q.User.String()
+	if q.Asks {
+		member, err = r.would(pool, q)
+		return member, func() {}, err
+	}
 	if err := s.claim(ctx, pool.Name, q.User, pool.Sticky); err != nil {
 		return "", nil, err
 	}
@@ -104,6 +108,17 @@ func (r *Router) seat(ctx context.Context, pool *configs.Pool, q Query) (member 
 		}
 		s.leave(user, h.holder, 0) // it has become full a moment ago: there may be another one
 	}
+}
+
+// would is seat for somebody who only asks.
+func (r *Router) would(pool *configs.Pool, q Query) (member string, err error) {
+	if member, err = r.seats[pool.Name].would(pool, q.User, r.standing, time.Now()); err != nil {
+		return "", fmt.Errorf("pool %s: %w", pool.Name, err)
+	}
+	if _, err = r.arrive(member, q, true); err != nil {
+		return "", fmt.Errorf("pool %s: %s: %w", pool.Name, member, err)
+	}
+	return member, nil
 }
 
 // await takes a seat as soon as it can be had.
@@ -127,6 +142,8 @@ func (r *Router) await(ctx context.Context, pool *configs.Pool, q Query) (hold, 
 // arrive counts a session on a backend, or refuses it. Mail is not counted: a pool's seat is all that it takes there.
 func (r *Router) arrive(backend string, q Query, pooled bool) (depart func(), err error) {
 	switch d := r.doors.of(backend); {
+	case q.Asks && q.Service != configs.LMTP:
+		return func() {}, d.takes(q.User, pooled, r.limits(backend).sessions)
 	case q.Service != configs.LMTP:
 		return d.arrive(q.User, pooled, r.limits(backend).sessions)
 	case !pooled:
@@ -188,7 +205,7 @@ func (s *seats) take(pool *configs.Pool, q Query, judge func(string) standing, n
 	user := q.User.String()
 	place := s.taken[user]
 	held := place != nil && len(place.holders) > 0
-	stays := (held || place != nil && now.Before(place.until)) && slices.Contains(pool.Members, place.member)
+	stays := place.stays(pool, now)
 	switch {
 	case place != nil && place.cleared != nil:
 		return hold{}, place.cleared, nil
@@ -218,6 +235,26 @@ func (s *seats) take(pool *configs.Pool, q Query, judge func(string) standing, n
 	}
 	place.holders[h.holder] = true
 	return h, nil, nil
+}
+
+// would says which member a user would be on who came now, if the others of his sessions that are to end have ended.
+func (s *seats) would(pool *configs.Pool, user User, judge func(string) standing, now time.Time) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	place := s.taken[user.String()]
+	switch {
+	case !place.stays(pool, now):
+	case judge(place.member) != dead:
+		return place.member, nil
+	case pool.OnFailure == configs.OnFailureFail:
+		return "", errDead
+	}
+	return s.choose(pool, user, judge)
+}
+
+// stays reports whether a user's next session belongs on his seat, as long as its member is not dead. No seat is none to stay on.
+func (p *seat) stays(pool *configs.Pool, now time.Time) bool {
+	return p != nil && (len(p.holders) > 0 || now.Before(p.until)) && slices.Contains(pool.Members, p.member)
 }
 
 // leave ends one hold. The seat stays the user's for a while.

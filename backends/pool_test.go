@@ -118,6 +118,38 @@ func TestDeadMemberIsLeft(t *testing.T) {
 	}
 }
 
+// Who only asks where a user would go ends none of his sessions, and leaves no trace.
+func TestAsking(t *testing.T) {
+	f := newFarm(t, nil)
+	would := func() string {
+		t.Helper()
+		member, err := f.would(f.pool, asked("anna").User, f.judge, f.now)
+		if err != nil {
+			t.Error(err)
+		}
+		return member
+	}
+	f.drained[would()] = true // so that his hash leads elsewhere from now on
+	if len(f.taken) > 0 {
+		t.Errorf("a question has taken %v", f.taken)
+	}
+	ctx, evict := context.WithCancelCause(t.Context())
+	first, leave := f.sits("anna", evict)
+	clear(f.drained)
+	if got := would(); got != first {
+		t.Errorf("he would be on %s, and is on %s", got, first)
+	}
+	f.dead[first] = true
+	if got := would(); got == first || ctx.Err() != nil {
+		t.Errorf("he would be on %s; his session has heard %v", got, context.Cause(ctx))
+	}
+	leave()
+	f.pool.OnFailure = configs.OnFailureFail
+	if member, err := f.would(f.pool, asked("anna").User, f.judge, f.now); !errors.Is(err, errDead) {
+		t.Errorf("he would be on %q: %v", member, err)
+	}
+}
+
 // Where no other member can take a dead one's users, what they have open stays: it may work yet.
 func TestNobodyIsEvictedForNothing(t *testing.T) {
 	f := newFarm(t, nil)
