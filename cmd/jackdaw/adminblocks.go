@@ -65,7 +65,7 @@ func (o *operator) block(ctx context.Context, q url.Values) (any, error) {
 	one.Since = time.Now().Round(0)
 	one.Until = one.Since.Add(limit)
 	o.server.Block(one)
-	o.log.Info("blocked", zap.String("user", one.User), zap.Stringer("network", one.Network), zap.Time("until", one.Until))
+	o.log.Info("blocked", zap.String("who", describeBlocked(one)), zap.Time("until", one.Until))
 	kick := url.Values{}
 	if one.User != "" {
 		kick.Set("user", q.Get("user"))
@@ -86,7 +86,7 @@ func (o *operator) unblock(_ context.Context, q url.Values) (any, error) {
 	if !o.server.Unblock(one) {
 		return nil, fmt.Errorf("%s is not blocked", describeBlocked(one))
 	}
-	o.log.Info("unblocked", zap.String("user", one.User), zap.Stringer("network", one.Network))
+	o.log.Info("unblocked", zap.String("who", describeBlocked(one)))
 	return one, nil
 }
 

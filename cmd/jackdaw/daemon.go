@@ -41,6 +41,7 @@ type daemon struct {
 	certs  *certificates
 	router *backends.Router
 	placer atomic.Pointer[backends.Router] // router, for those who ask beside
+	shown  atomic.Pointer[scene]           // config, certs and router, for those who ask what clients meet
 }
 
 func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
@@ -54,7 +55,7 @@ func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
 		server: proxy.NewServer(log, sockets), admin: newAdmin(log, counts, sockets), manager: manager{log},
 		told: make(chan struct{}), recent: recent,
 	}
-	d.operator = &operator{log: log, server: d.server, router: d.placer.Load, level: level,
+	d.operator = &operator{log: log, server: d.server, router: d.placer.Load, scene: d.shown.Load, level: level,
 		ending: d.admin.orders.closed}
 	d.admin.operator = d.operator
 	d.metrics = newMetrics(d)
@@ -92,6 +93,7 @@ func (d *daemon) apply(config *configs.Config) error {
 	oldCerts, oldRouter := d.certs, d.router
 	d.config, d.certs, d.router = config, certs, router
 	d.placer.Store(router)
+	d.shown.Store(&scene{config: config, certs: certs.Store, router: router})
 	d.admin.apply(config.Admin.Socket, certs)
 	d.web.apply(config)
 	d.tickets.Use(keys, d.log)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,15 +24,17 @@ import (
 
 // question is what explain is asked.
 type question struct {
-	file, service, sni, user, client, listener string
+	file, socket                         string
+	service, sni, user, client, listener string
 }
 
 func explainCommand() *cobra.Command {
 	var q question
 	var asJSON bool
-	cmd := command("explain -c FILE", "Explain what a client would meet", `Say which certificate a client would be shown and why, what it would be promised before login, and,
-with --user, which route decides and to which store the user would be brought, under which name.
-The stores are asked what they can do; nobody is logged in.`,
+	cmd := command("explain [-c FILE]", "Explain what a client would meet", `Say which certificate a client would be shown and why, what it would be promised before login, and,
+with --user, which route decides and to which store the user would be brought, under which name. Nobody is logged in, and nothing
+changes. The running daemon tells what holds now: drained and dead stores, where users of pools are, and who is blocked. With -c a
+configuration file is read instead, and its stores are asked what they can do. The exit status is 1 if the client would get nowhere.`,
 		func(cmd *cobra.Command) error {
 			a, err := q.answer(cmd.Context())
 			if err != nil {
@@ -47,16 +50,26 @@ The stores are asked what they can do; nobody is logged in.`,
 			}
 			return err
 		})
-	configFlag(cmd, &q.file)
 	flags := cmd.Flags()
+	flags.StringVarP(&q.file, "config", "c", "", "configuration `file` to read instead of asking the daemon")
+	socketFlag(cmd, &q.socket)
 	flags.StringVar(&q.service, "service", "imaps", "`service` that the client connects to")
 	flags.StringVar(&q.sni, "sni", "", "`name` that the client sends by SNI")
 	flags.StringVar(&q.user, "user", "", "`name` that the client logs in with; for lmtp the recipient")
-	flags.StringVar(&q.client, "client", "192.0.2.1", "the client's `address`, or unix")
+	flags.StringVar(&q.client, "client", explainedClient, "the client's `address`, or unix")
 	flags.StringVar(&q.listener, "listener", "", "`name` of the listener; default: the first of the service")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if q.file != "" && flags.Changed("socket") {
+			return errors.New("explain asks either a file or a daemon: give -c or --socket")
+		}
+		return nil
+	}
 	return cmd
 }
+
+// explainedClient is who asks if nothing else is said: somebody from elsewhere.
+const explainedClient = "192.0.2.1"
 
 // answer is what explain prints, in the order in which a connection meets it.
 type answer struct {
@@ -69,6 +82,8 @@ type answer struct {
 	User         string           `json:"user,omitempty"`
 	Routes       []string         `json:"routes,omitempty"`
 	Backend      string           `json:"backend,omitempty"`
+	State        string           `json:"state,omitempty"` // of the backend, in the running daemon
+	Pool         string           `json:"pool,omitempty"`  // where the user is in it, in the running daemon
 	Addresses    []string         `json:"addresses,omitempty"`
 	TLS          string           `json:"tls,omitempty"`
 	Name         string           `json:"name,omitempty"`
@@ -78,23 +93,20 @@ type answer struct {
 	Failure      string           `json:"failure,omitempty"`
 }
 
+// answer reads the file, or asks the daemon.
 func (q question) answer(ctx context.Context) (*answer, error) {
+	if q.file == "" {
+		return q.ask(ctx)
+	}
 	config, err := configs.Load(q.file)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := q.find(config)
-	if err != nil {
+	if _, err := q.find(config); err != nil {
 		return nil, err
 	}
-	peer := backends.Peer{Listener: listener.Name}
-	if q.client != "unix" {
-		if peer.Client, err = netip.ParseAddr(q.client); err != nil {
-			return nil, fmt.Errorf("reading --client: %w", err)
-		}
-	}
-	store := openCerts(config)
-	defer store.Close()
+	certs := openCerts(config)
+	defer certs.Close()
 	router, err := backends.PrepareRouter(config, nil, zap.NewNop())
 	if err != nil {
 		return nil, err
@@ -103,32 +115,67 @@ func (q question) answer(ctx context.Context) (*answer, error) {
 	if err := router.AskDirectories(); err != nil {
 		return nil, err
 	}
+	return q.explain(ctx, &scene{config: config, certs: certs, router: router})
+}
 
+// scene is what decides what clients meet: what a file says, or what a daemon has made of it.
+type scene struct {
+	config *configs.Config
+	certs  *tlsstore.Store
+	router *backends.Router
+	live   *operator // nil where nothing runs, and stores have to be asked
+}
+
+// explain goes the way of a connection. An error means that the question makes no sense.
+func (q question) explain(ctx context.Context, s *scene) (*answer, error) {
+	listener, err := q.find(s.config)
+	if err != nil {
+		return nil, err
+	}
+	peer := backends.Peer{Listener: listener.Name}
+	if q.client != "unix" {
+		if peer.Client, err = netip.ParseAddr(q.client); err != nil {
+			return nil, fmt.Errorf("reading --client: %q is neither an address nor unix", q.client)
+		}
+	}
 	a := &answer{Listener: fmt.Sprintf("%s (%s on %s)", listener.Name, listener.Service, listener.Address)}
-	if !listener.From.Empty() && !listener.From.Contains(peer.Client) {
-		a.Failure = "the listener takes no connections from this client"
+	if a.Failure = s.turnsAway(listener, peer); a.Failure != "" {
 		return a, nil
 	}
 	if listener.TLS != configs.TLSNone {
-		choice := store.Explain(q.sni, tlsstore.ListenerTLS{Service: listener.Service, Default: listener.Default})
-		a.Certificate, a.Policy = &choice, describePolicy(config.TLS, listener, choice)
-		if name, ok := store.Match(q.sni); ok {
+		choice := s.certs.Explain(q.sni, tlsstore.ListenerTLS{Service: listener.Service, Default: listener.Default})
+		a.Certificate, a.Policy = &choice, describePolicy(s.config.TLS, listener, choice)
+		if name, ok := s.certs.Match(q.sni); ok {
 			peer.SNI, a.SNI = name, name
 		}
 		if q.sni != "" && peer.SNI == "" {
-			text, _ := newCoverage(config, store, time.Now()).of(strings.ToLower(q.sni))
+			text, _ := newCoverage(s.config, s.certs, time.Now()).of(strings.ToLower(q.sni))
 			a.Warnings = append(a.Warnings, fmt.Sprintf("certificate for %s: %s", q.sni, text))
 		}
 		if choice.How == tlsstore.Refused {
-			a.Failure = whyRefused(config.TLS, listener, choice)
+			a.Failure = whyRefused(s.config.TLS, listener, choice)
 			return a, nil
 		}
 	}
-	a.askStores(ctx, router, listener.Service, peer)
+	if s.live == nil {
+		a.askStores(ctx, s.router, listener.Service, peer)
+	}
+	a.promise(s.router, listener.Service, peer)
 	if q.user != "" {
-		a.place(ctx, q.user, config, listener, router, peer)
+		a.place(ctx, q.user, s, listener, peer)
 	}
 	return a, nil
+}
+
+// turnsAway says why a client is not let in to a listener at all; "" if it is.
+func (s *scene) turnsAway(l configs.Listener, peer backends.Peer) string {
+	switch {
+	case !l.From.Empty() && !l.From.Contains(peer.Client):
+		return "the listener takes no connections from this client"
+	case s.live != nil:
+		return s.live.blockOf(func(b proxy.Block) bool { return b.Network.IsValid() && b.Network.Contains(peer.Client.Unmap()) })
+	}
+	return ""
 }
 
 // find finds the listener that the question is about.
@@ -138,21 +185,39 @@ func (q question) find(config *configs.Config) (configs.Listener, error) {
 			return l, nil
 		}
 	}
-	return configs.Listener{}, fmt.Errorf("no listener %q of service %q in %s", q.listener, q.service, q.file)
+	switch {
+	case !configs.Service(q.service).Known():
+		return configs.Listener{}, fmt.Errorf("no service %q; there are %s", q.service, joined(configs.Services()))
+	case q.listener != "":
+		return configs.Listener{}, fmt.Errorf("no listener of %s is called %q", q.service, q.listener)
+	}
+	return configs.Listener{}, fmt.Errorf("nothing listens for %s", q.service)
 }
 
-// askStores asks the stores that such a client could be led to what they can do.
+// askStores asks the stores that such a client could be led to what they can do, all at once: one that hangs must not take the time of
+// the others.
 func (a *answer) askStores(ctx context.Context, router *backends.Router, service configs.Service, peer backends.Peer) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for _, s := range router.Reachable(service, peer) {
-		if err := s.Ask(ctx); err != nil {
-			a.Warnings = append(a.Warnings, fmt.Sprintf("store %s does not answer: %v", s.Backend, err))
-		}
+	stores := router.Reachable(service, peer)
+	failures := make([]error, len(stores))
+	var asked sync.WaitGroup
+	for i, s := range stores {
+		asked.Go(func() { failures[i] = s.Ask(ctx) })
 	}
 	if err := router.AskVerifier(ctx); err != nil {
 		a.Warnings = append(a.Warnings, err.Error())
 	}
+	asked.Wait()
+	for i, s := range stores {
+		if failures[i] != nil {
+			a.Warnings = append(a.Warnings, fmt.Sprintf("store %s does not answer: %v", s.Backend, failures[i]))
+		}
+	}
+}
+
+// promise says what such a client would be told before its login.
+func (a *answer) promise(router *backends.Router, service configs.Service, peer backends.Peer) {
 	common, known := router.Announced(service, peer)
 	if !known {
 		a.Warnings = append(a.Warnings, "no store was reached; little is promised before login")
@@ -166,8 +231,8 @@ func (a *answer) askStores(ctx context.Context, router *backends.Router, service
 }
 
 // place follows the user's way to a store, or that of mail for the user.
-func (a *answer) place(ctx context.Context, name string, config *configs.Config, listener configs.Listener, router *backends.Router, peer backends.Peer) {
-	names := backends.NewNames(config.Users)
+func (a *answer) place(ctx context.Context, name string, s *scene, listener configs.Listener, peer backends.Peer) {
+	names := backends.NewNames(s.config.Users)
 	mailbox, err := findUser(name, names, names.Realm(listener.Realm, peer.SNI), listener.Service)
 	if err != nil {
 		a.Failure = err.Error()
@@ -175,8 +240,8 @@ func (a *answer) place(ctx context.Context, name string, config *configs.Config,
 	}
 	user := mailbox.User
 	a.User = user.String()
-	query := backends.Query{User: user, Service: listener.Service, Peer: peer}
-	place, steps, err := router.Trace(ctx, query)
+	query := backends.Query{User: user, Service: listener.Service, Peer: peer, Asks: true}
+	place, steps, err := s.router.Trace(ctx, query)
 	defer place.Release()
 	for _, step := range steps {
 		a.Routes = append(a.Routes, describeStep(step))
@@ -198,9 +263,12 @@ func (a *answer) place(ctx context.Context, name string, config *configs.Config,
 		a.Name = address.String()
 	}
 	a.ClientInfo = describeClientInfo(place.Service)
-	a.Login = describeLogin(place.Service, place.Name, a.Certificate != nil && asksClients(config.TLS, listener, *a.Certificate))
+	a.Login = describeLogin(place.Service, place.Name, a.Certificate != nil && asksClients(s.config.TLS, listener, *a.Certificate))
 	for _, address := range place.Service.Access.Addresses {
 		a.Addresses = append(a.Addresses, address.String())
+	}
+	if s.live != nil {
+		s.live.complete(a, user, place.Service)
 	}
 }
 
@@ -279,7 +347,9 @@ func (a *answer) print(out io.Writer) {
 	rows.row("mechanisms", strings.Join(a.Mechanisms, " "))
 	rows.row("user", a.User)
 	rows.row("routes", a.Routes...)
+	rows.row("pool", a.Pool)
 	rows.row("backend", a.Backend)
+	rows.row("state", a.State)
 	rows.row("addresses", a.Addresses...)
 	rows.row("tls", a.TLS)
 	rows.row("name there", a.Name)

@@ -26,7 +26,8 @@ type operator struct {
 	log         *zap.Logger
 	server      *proxy.Server
 	router      func() *backends.Router
-	generations *generations // nil where nobody takes over
+	scene       func() *scene // what is served
+	generations *generations  // nil where nobody takes over
 	level       *logLevel
 	emptying    emptying
 	ending      <-chan struct{} // closed when nothing is done any more
@@ -46,6 +47,7 @@ func (o *operator) answers() map[string]http.HandlerFunc {
 		"GET /sessions": o.answering(o.listSessions),
 		"POST /kick":    o.answering(o.kick),
 		"GET /where":    o.answering(o.where),
+		"GET /explain":  o.answering(o.explain),
 		"POST /move":    o.answering(o.move),
 		"GET /blocked":  o.answering(o.listBlocked),
 		"POST /block":   o.answering(o.block),

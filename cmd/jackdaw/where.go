@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"jackdaw/backends"
 )
 
 func whereCommand() *cobra.Command {
@@ -35,11 +37,7 @@ func (r *whereReport) print(out io.Writer, now time.Time) error {
 	rows := newRows(out)
 	rows.row("user", r.User)
 	for _, p := range r.Pools {
-		if p.Held > 0 {
-			rows.row("pool "+p.Pool, "on "+p.Member)
-		} else {
-			rows.row("pool "+p.Pool, fmt.Sprintf("%s is kept for %s more", p.Member, brief(p.Until.Sub(now))))
-		}
+		rows.row("pool "+p.Pool, describeStay(p, now))
 	}
 	if r.Blocked != nil {
 		rows.row("blocked", "until "+clock(r.Blocked.Until, now))
@@ -48,6 +46,14 @@ func (r *whereReport) print(out io.Writer, now time.Time) error {
 		return err
 	}
 	return printSessions(out, r.Sessions, now)
+}
+
+// describeStay says where a user of a pool is.
+func describeStay(p backends.Stay, now time.Time) string {
+	if p.Held > 0 {
+		return "on " + p.Member
+	}
+	return fmt.Sprintf("%s is kept for %s more", p.Member, brief(p.Until.Sub(now)))
 }
 
 // clock writes a moment that is near in short.
