@@ -33,6 +33,9 @@ imap       = %q
 submission = %q
 sieve      = %[6]q
 
+[limits]
+sessions_per_user = 0 # all are one user's
+
 [log]
 level = "error" # HAProxy logs nothing, either
 
