@@ -67,7 +67,7 @@ func (a *answers) lookup(ctx context.Context, d directories.Directory, q directo
 
 // AnswerCount says how often a directory or verifier has given one kind of answer, since it was configured as it is.
 type AnswerCount struct {
-	Directory string // its name; verifiers are called verifier and tokens
+	Directory string // its name; verifiers are called verifier and tokens, with "auth." before it where a directory is called so
 	Outcome   string // found, unknown, denied, or failed
 	Source    string // asked, cache, or stale: from memory because nobody could be asked
 	Count     uint64
@@ -79,12 +79,20 @@ func (r *Router) Answers() (all []AnswerCount) {
 		all = append(all, r.directories[name].answers.list(name)...)
 	}
 	if r.verifier != nil {
-		all = append(all, r.verifier.answers.list("verifier")...)
+		all = append(all, r.verifier.answers.list(r.unlike("verifier"))...)
 	}
 	if r.tokens != nil {
-		all = append(all, r.tokens.answers.list("tokens")...)
+		all = append(all, r.tokens.answers.list(r.unlike("tokens"))...)
 	}
 	return all
+}
+
+// unlike makes a name that no directory has: metrics cannot have two counters of one name.
+func (r *Router) unlike(name string) string {
+	for r.directories[name] != nil {
+		name = "auth." + name
+	}
+	return name
 }
 
 func (a *answers) list(name string) (all []AnswerCount) {

@@ -51,3 +51,20 @@ func TestAnswersCounted(t *testing.T) {
 		t.Errorf("counted the time of %d answers, want 8", n)
 	}
 }
+
+// A verifier is counted apart from a directory that has its name.
+func TestAnswersApart(t *testing.T) {
+	counted := func() *openDirectory {
+		d := new(openDirectory)
+		d.answers.count(directories.Answer{}, nil)
+		return d
+	}
+	r := &Router{verifier: counted(), tokens: counted(), directories: map[string]*openDirectory{"tokens": counted()}}
+	var names []string
+	for _, a := range r.Answers() {
+		names = append(names, a.Directory)
+	}
+	if diff := cmp.Diff([]string{"tokens", "verifier", "auth.tokens"}, names); diff != "" {
+		t.Errorf("counted (-want +got):\n%s", diff)
+	}
+}
