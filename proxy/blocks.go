@@ -34,6 +34,7 @@ var errBlocked = fmt.Errorf("%w: blocked by the administrator", errPolicy)
 
 // blocks are what keeps clients and users out for a time, beside what the configuration denies. Safe for concurrent use.
 type blocks struct {
+	keeping  sync.Mutex // held while they are written; before mu
 	mu       sync.RWMutex
 	log      *zap.Logger
 	dir      string // "": they do not outlive the process
@@ -68,34 +69,34 @@ func (b *blocks) user(name string) bool {
 	return ok && time.Now().Before(block.Until)
 }
 
-// keepIn begins with what a directory has from before, if there is one. What is known already stays.
+// keepIn goes over to a directory, if there is one, and adds what that has from before.
 func (b *blocks) keepIn(dir string) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if dir == b.dir {
+	same := dir == b.dir
+	b.dir = dir
+	b.mu.Unlock()
+	if same || dir == "" {
 		return
 	}
 	var kept []Block
-	if b.dir = dir; dir != "" {
-		if err := backends.Recall(filepath.Join(dir, blockedFile), &kept); err != nil {
-			b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
-		}
+	if err := backends.Recall(filepath.Join(dir, blockedFile), &kept); err != nil {
+		b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
 	}
-	for _, one := range kept {
-		b.put(one)
+	kept = append(kept, b.list()...) // what is known already stays
+	if len(kept) > 0 {
+		b.add(kept...)
 	}
-	b.sweep()
 }
 
 // add blocks a network or user, or changes until when.
 func (b *blocks) add(all ...Block) {
+	defer b.keep()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, one := range all {
 		b.put(one)
 	}
 	b.sweep()
-	b.keep()
 }
 
 // put lists a block. b.mu is held.
@@ -112,13 +113,13 @@ func (b *blocks) put(one Block) {
 
 // remove ends a block, and reports whether there was one.
 func (b *blocks) remove(one Block) bool {
+	defer b.keep()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	known := slices.ContainsFunc(b.all(), one.same)
 	delete(b.networks, one.Network)
 	delete(b.users, one.User)
 	b.sweep()
-	b.keep()
 	return known
 }
 
@@ -135,12 +136,17 @@ func (b *blocks) sweep() {
 	b.lengths = slices.Compact(b.lengths)
 }
 
-// keep writes what is to outlive a restart. b.mu is held.
+// keep writes what is to outlive a restart. Nobody who asks for blocks waits for the disk.
 func (b *blocks) keep() {
-	if b.dir == "" {
+	b.keeping.Lock()
+	defer b.keeping.Unlock()
+	b.mu.RLock()
+	dir, all := b.dir, b.all()
+	b.mu.RUnlock()
+	if dir == "" {
 		return
 	}
-	if err := backends.Keep(filepath.Join(b.dir, blockedFile), b.all()); err != nil {
+	if err := backends.Keep(filepath.Join(dir, blockedFile), all); err != nil {
 		b.log.Warn("a block may not outlive a restart", zap.String("file", blockedFile), zap.Error(err))
 	}
 }
@@ -162,8 +168,10 @@ func (s *Server) Block(all ...Block) { s.blocks.add(all...) }
 func (s *Server) Unblock(one Block) bool { return s.blocks.remove(one) }
 
 // Blocked lists what is blocked, networks first.
-func (s *Server) Blocked() []Block {
-	s.blocks.mu.RLock()
-	defer s.blocks.mu.RUnlock()
-	return s.blocks.all()
+func (s *Server) Blocked() []Block { return s.blocks.list() }
+
+func (b *blocks) list() []Block {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.all()
 }

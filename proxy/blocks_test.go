@@ -71,6 +71,12 @@ func TestBlocksAreKept(t *testing.T) {
 	if !second.network(netip.MustParseAddr("192.0.2.1")) || second.user("anna@a.example") || logs.Len() != 0 {
 		t.Errorf("remembered are %v, logged is %v", second.all(), logs.All())
 	}
+	elsewhere := t.TempDir()
+	second.keepIn(elsewhere) // as after a reload
+	moved := &blocks{log: zap.New(core)}
+	if moved.keepIn(elsewhere); !moved.network(netip.MustParseAddr("192.0.2.1")) {
+		t.Errorf("in another directory are %v", moved.all())
+	}
 	if err := os.WriteFile(filepath.Join(dir, blockedFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}

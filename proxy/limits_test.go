@@ -124,14 +124,14 @@ func TestSessionsPerClient(t *testing.T) {
 	listener := imap("tcp", address)
 	listener.PlaintextFrom = network("127.0.0.5/32")
 	h.listens(listener)
-	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
+	for i, from := range []string{"127.0.0.2", "127.0.0.3"} {
 		first, _ := joins(t, from, address)
 		joins(t, from, address)
 		if _, line := joins(t, from, address); line != "* BYE [LIMIT] Too many sessions, try again later\r\n" {
 			t.Errorf("%s is told %q", from, line)
 		}
 		first.Close()
-		await(t, func() bool { return h.sessions.count()%2 == 1 })
+		await(t, func() bool { return h.limit(limitPerClient).Now == i })
 		if _, line := joins(t, from, address); !strings.HasPrefix(line, "* OK") {
 			t.Errorf("%s is told %q", from, line)
 		}
