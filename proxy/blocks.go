@@ -26,6 +26,15 @@ type Block struct {
 // same reports whether two blocks are of the same network or user.
 func (b Block) same(other Block) bool { return b.Network == other.Network && b.User == other.User }
 
+// at has a block end when it has lasted for its time, measured from now on by the clock that nobody sets, and says when that is by the
+// one on the wall. Where that one was ahead when the block was made, and is not any more, the block's time begins now.
+func (b Block) at(now time.Time) Block {
+	length := b.Until.Sub(b.Since)
+	b.Until = now.Add(min(b.Until.Sub(now), length))
+	b.Since = b.Until.Add(-length)
+	return b
+}
+
 // blockedFile is where blocks outlive a restart, in the directory `state`.
 const blockedFile = "blocked.json"
 
@@ -101,6 +110,7 @@ func (b *blocks) add(all ...Block) {
 
 // put lists a block. b.mu is held.
 func (b *blocks) put(one Block) {
+	one = one.at(time.Now())
 	if b.networks == nil {
 		b.networks, b.users = make(map[netip.Prefix]Block), make(map[string]Block)
 	}
@@ -154,10 +164,14 @@ func (b *blocks) keep() {
 // all lists those that hold, networks first. b.mu is held.
 func (b *blocks) all() []Block {
 	all := slices.Concat(slices.Collect(maps.Values(b.networks)), slices.Collect(maps.Values(b.users)))
+	now := time.Now()
+	for i, one := range all {
+		all[i] = one.at(now)
+	}
 	slices.SortFunc(all, func(a, b Block) int {
 		return cmp.Or(cmp.Compare(a.User, b.User), a.Network.Compare(b.Network))
 	})
-	return slices.DeleteFunc(all, func(one Block) bool { return !time.Now().Before(one.Until) })
+	return slices.DeleteFunc(all, func(one Block) bool { return !now.Before(one.Until) })
 }
 
 // Block keeps a network or users out until some time, over reloads, and where the configuration has a directory `state` over restarts.

@@ -86,3 +86,25 @@ func TestBlocksAreKept(t *testing.T) {
 		t.Errorf("remembered are %v, logged is %v", third.all(), logs.All())
 	}
 }
+
+// A block that was made while the clock was years ahead, and is read when it is right, lasts for its time and not for years. One
+// that has lasted for a part of it lasts for the rest.
+func TestBlocksClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &blocks{log: zap.NewNop()}
+		now := time.Now().Round(0)
+		ahead := now.AddDate(3, 0, 0)
+		b.add(Block{User: "anna", Since: ahead, Until: ahead.Add(time.Hour)}, Block{User: "bert", Since: now.Add(-time.Hour), Until: now.Add(time.Minute)})
+		if listed := b.all()[0]; !listed.Since.Equal(now) || !listed.Until.Equal(now.Add(time.Hour)) {
+			t.Errorf("listed is %v", listed)
+		}
+		time.Sleep(time.Minute)
+		if !b.user("anna") || b.user("bert") {
+			t.Error("after a minute not just anna is blocked")
+		}
+		time.Sleep(59 * time.Minute)
+		if b.user("anna") {
+			t.Error("after an hour anna is blocked yet")
+		}
+	})
+}
