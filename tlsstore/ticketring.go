@@ -3,6 +3,7 @@ package tlsstore
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"slices"
 	"time"
 )
 
@@ -23,15 +24,26 @@ const (
 func (t *Tickets) OwnKeys() []OwnKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.own
+	return aged(t.own, time.Now())
 }
 
 // Inherit goes on with the keys of another process, which clients have tickets from.
 func (t *Tickets) Inherit(keys []OwnKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.own = keys
-	t.turn(time.Now())
+	now := time.Now()
+	t.own = aged(keys, now)
+	t.turn(now)
+}
+
+// aged says when keys were made by the clock on the wall as it is set now. Age is measured by the other clock, which tells a key from
+// its future nothing: that is a new one.
+func aged(keys []OwnKey, now time.Time) []OwnKey {
+	all := slices.Clone(keys)
+	for i, k := range all {
+		all[i].Made = now.Add(-max(0, now.Sub(k.Made)))
+	}
+	return all
 }
 
 // turn takes a new key if the newest has encrypted for long enough, and forgets those that have decrypted for long enough. mu is
@@ -50,7 +62,8 @@ func (t *Tickets) turn(now time.Time) {
 		}
 		keys = append(keys, k.Key)
 	}
-	t.due.Store(t.own[0].Made.Add(keyEncrypts).UnixNano())
+	due := t.own[0].Made.Add(keyEncrypts)
+	t.due.Store(&due)
 	if !t.shared {
 		t.set(keys)
 	}
@@ -66,7 +79,7 @@ func (t *Tickets) set(keys [][32]byte) {
 
 // current has the keys that are used now.
 func (t *Tickets) current() *tls.Config {
-	if now := time.Now(); now.UnixNano() >= t.due.Load() {
+	if now := time.Now(); !now.Before(*t.due.Load()) {
 		t.mu.Lock()
 		t.turn(now)
 		t.mu.Unlock()

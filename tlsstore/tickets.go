@@ -12,7 +12,7 @@ import (
 // session, and can go on with the keys of a former process. Its keys are made here, and change daily, unless Use gives it others.
 type Tickets struct {
 	used atomic.Pointer[tls.Config] // has the keys that are used
-	due  atomic.Int64               // when the next key is to be made, in Unix nanoseconds
+	due  atomic.Pointer[time.Time]  // when the next key is to be made
 
 	mu     sync.Mutex
 	own    []OwnKey // the newest is the first
