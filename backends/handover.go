@@ -12,8 +12,8 @@ import (
 // member while any process has a session of his.
 type Seat struct {
 	Pool, User, Member string
-	Until              time.Time // when it ends, if nobody holds it
-	Holders            []int     // the processes that have sessions or deliveries of the user
+	Left               time.Duration // until it ends, if nobody holds it
+	Holders            []int         // the processes that have sessions or deliveries of the user
 }
 
 // Successor is the process that has taken over, and knows from then on where the users of pools are. Both functions must be safe
@@ -49,7 +49,7 @@ func (s *seats) handOver(pool string, process int, next *Successor) (all []Seat)
 				holders[h.process] = true
 			}
 		}
-		all = append(all, Seat{pool, user, place.member, place.until, slices.Sorted(maps.Keys(holders))})
+		all = append(all, Seat{pool, user, place.member, time.Until(place.until), slices.Sorted(maps.Keys(holders))})
 	}
 	return all
 }
@@ -70,7 +70,7 @@ func (r *Router) Inherit(all []Seat, evict func(process int, pool, user string))
 		if s == nil {
 			continue // there is no such pool any more
 		}
-		place := &seat{member: one.Member, holders: make(map[*holder]bool), until: one.Until, empty: make(chan struct{})}
+		place := &seat{member: one.Member, holders: make(map[*holder]bool), until: time.Now().Add(one.Left), empty: make(chan struct{})}
 		for _, process := range one.Holders {
 			h := &holder{process: process, evict: func(error) { evict(process, one.Pool, one.User) }}
 			place.holders[h] = true
