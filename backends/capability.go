@@ -14,6 +14,9 @@ type Capability struct {
 	Value string
 }
 
+// String returns the name, and the value if there is one.
+func (c Capability) String() string { return strings.TrimSpace(c.Name + " " + c.Value) }
+
 // Capabilities is what a store says of itself before login, in its own order.
 type Capabilities struct {
 	List       []Capability

@@ -265,7 +265,7 @@ func (s *Service) learn(caps Capabilities) {
 	s.mu.Unlock()
 	if changed {
 		memory.keepLater()
-		s.log.Info("learned capabilities", zap.Any("capabilities", caps.List), zap.Strings("mechanisms", caps.Mechanisms))
+		s.log.Info("learned capabilities", zap.Stringers("capabilities", caps.List), zap.Strings("mechanisms", caps.Mechanisms))
 	}
 }
 

@@ -221,7 +221,7 @@ func (d *lmtpDialogue) lhlo(name string) error {
 	d.greeted, d.promised = true, lmtpPromise(caps)
 	lines := []string{d.hostname()}
 	for _, c := range d.promised {
-		lines = append(lines, strings.TrimSpace(c.Name+" "+c.Value))
+		lines = append(lines, c.String())
 	}
 	if d.canStartTLS() {
 		lines = append(lines, "STARTTLS")

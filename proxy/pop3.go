@@ -122,7 +122,7 @@ func (d *pop3Dialogue) capa(args *wire.Args) (*Attempt, error) {
 	d.promised = pop3Kept(caps)
 	var lines []string
 	for _, c := range pop3Promise(caps) {
-		lines = append(lines, strings.TrimSpace(c.Name+" "+c.Value))
+		lines = append(lines, c.String())
 	}
 	if d.canStartTLS() {
 		lines = append(lines, "STLS")

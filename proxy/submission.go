@@ -96,7 +96,7 @@ func (d *submissionDialogue) ehlo(name string) (*Attempt, error) {
 	d.promised = submissionPromise(caps)
 	lines := []string{d.hostname()}
 	for _, c := range d.promised {
-		lines = append(lines, strings.TrimSpace(c.Name+" "+c.Value))
+		lines = append(lines, c.String())
 	}
 	if d.canStartTLS() {
 		lines = append(lines, "STARTTLS")

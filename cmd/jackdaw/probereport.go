@@ -87,7 +87,7 @@ func (r *report) laps(met *backends.Probed) {
 func ability(caps backends.Capabilities) *abilities {
 	a := &abilities{Mechanisms: caps.Mechanisms}
 	for _, c := range caps.List {
-		a.Capabilities = append(a.Capabilities, strings.TrimSpace(c.Name+" "+c.Value))
+		a.Capabilities = append(a.Capabilities, c.String())
 	}
 	return a
 }
