@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -108,7 +109,7 @@ func (s *Server) Apply(setup Setup) error {
 			for _, l := range opened {
 				l.Close()
 			}
-			return fmt.Errorf("listening for %s: %w", e.any.listener.Service, err)
+			return fmt.Errorf("listening for %s: %w%s", e.any.listener.Service, err, listeningAdvice(err))
 		}
 		next[address] = l
 	}
@@ -219,6 +220,21 @@ func (s *Server) listen(config configs.Listener) (*socket, error) {
 		return nil, err
 	}
 	return &socket{Listener: l}, nil
+}
+
+// listeningAdvice says what to do about a TCP address that cannot be listened on.
+func listeningAdvice(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	switch {
+	case !ok || op.Net != "tcp":
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "; another program has the port, such as a mail store: one of the two has to go elsewhere"
+	case errors.Is(err, syscall.EACCES):
+		return "; for ports below 1024 the capability CAP_NET_BIND_SERVICE is needed"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "; this machine has no such address"
+	}
+	return ""
 }
 
 // restrict sets who may connect to a unix socket.

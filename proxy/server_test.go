@@ -145,7 +145,8 @@ func TestApplyError(t *testing.T) {
 	// The order of listeners is not the order of opening, so there are several to be closed again.
 	more := "127.0.0.1:" + freePort(t)
 	err = h.apply(imap("tcp", comes), imap("tcp", taken.Addr().String()), imap("tcp", more))
-	if !errors.Is(err, syscall.EADDRINUSE) || !strings.HasPrefix(err.Error(), "listening for imap: ") {
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.HasPrefix(err.Error(), "listening for imap: ") ||
+		!strings.Contains(err.Error(), "another program has the port") {
 		t.Error("the error is", err)
 	}
 	if line := greeting(t, "tcp", stays); !strings.Contains(line, "proxy.example.net") {
