@@ -19,8 +19,8 @@ import (
 type Block struct {
 	Network netip.Prefix `json:"network,omitzero"` // without bits behind its length
 	User    string       `json:"user,omitempty"`   // canonical
-	Since   time.Time    `json:"since"`
-	Until   time.Time    `json:"until"`
+	Since   time.Time    `json:"since,omitzero"`
+	Until   time.Time    `json:"until,omitzero"`
 }
 
 // same reports whether two blocks are of the same network or user.

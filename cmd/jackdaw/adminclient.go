@@ -112,7 +112,7 @@ func openDaemon(ctx context.Context, socket, method string, where url.URL) (resp
 func describeDial(socket string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w at %s; is it running?", errNoDaemon, socket)
+		return fmt.Errorf("%w at %s; is it running, and is that its [admin] socket?", errNoDaemon, socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("asking the daemon at %s: permission denied; ask as root, or as its user or group", socket)
 	}

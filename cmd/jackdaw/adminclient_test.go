@@ -56,8 +56,8 @@ func TestAdminMethods(t *testing.T) {
 // Whoever cannot ask is told what to do about it.
 func TestDescribeDial(t *testing.T) {
 	for err, want := range map[error]string{
-		syscall.ENOENT:       "no daemon answers at /run/sock; is it running?",
-		syscall.ECONNREFUSED: "no daemon answers at /run/sock; is it running?",
+		syscall.ENOENT:       "no daemon answers at /run/sock; is it running, and is that its [admin] socket?",
+		syscall.ECONNREFUSED: "no daemon answers at /run/sock; is it running, and is that its [admin] socket?",
 		syscall.EACCES:       "asking the daemon at /run/sock: permission denied; ask as root, or as its user or group",
 		syscall.EPIPE:        "asking the daemon at /run/sock: connect: broken pipe",
 	} {

@@ -64,12 +64,23 @@ func (e *emptying) close() {
 	e.tasks.Wait()
 }
 
+// drainable is the backend that a question is about.
+func drainable(q url.Values) (string, error) {
+	if !q.Has("backend") {
+		return "", badQuestion{errors.New("say which backend")}
+	}
+	return q.Get("backend"), nil
+}
+
 // drain lets nobody in who is not there already, and with `over` ends the sessions that there are.
 func (o *operator) drain(ctx context.Context, q url.Values) (any, error) {
 	if err := only(q, "backend", "over"); err != nil {
 		return nil, err
 	}
-	backend := q.Get("backend")
+	backend, err := drainable(q)
+	if err != nil {
+		return nil, err
+	}
 	over, err := duration(q, "over", 0)
 	if err != nil {
 		return nil, err
@@ -88,7 +99,10 @@ func (o *operator) undrain(ctx context.Context, q url.Values) (any, error) {
 	if err := only(q, "backend"); err != nil {
 		return nil, err
 	}
-	backend := q.Get("backend")
+	backend, err := drainable(q)
+	if err != nil {
+		return nil, err
+	}
 	if err := o.router().Drain(backend, false); err != nil {
 		return nil, err
 	}

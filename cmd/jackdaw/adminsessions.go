@@ -38,6 +38,9 @@ func (o *operator) selection(q url.Values) (which proxy.Selection, err error) {
 	if err := only(q, selectors...); err != nil {
 		return which, err
 	}
+	if err := checkSelection(q.Get("service"), q.Get("state")); err != nil {
+		return which, badQuestion{err}
+	}
 	which = proxy.Selection{ID: q.Get("id"), Backend: q.Get("backend"), Service: q.Get("service"), State: proxy.SessionState(q.Get("state"))}
 	if q.Has("client") {
 		if which.Client, err = parseNetwork(q.Get("client")); err != nil {

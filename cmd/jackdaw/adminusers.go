@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"time"
@@ -59,6 +60,9 @@ func (o *operator) move(ctx context.Context, q url.Values) (any, error) {
 		return nil, err
 	}
 	router, member := o.router(), q.Get("member")
+	if member == "" {
+		return nil, badQuestion{errors.New("say which member of a pool")}
+	}
 	pool, err := router.PoolOf(member, user)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 
 func blockCommand() *cobra.Command {
 	var socket string
-	var limit time.Duration
+	limit := period(blockTime)
 	var asJSON bool
 	cmd := commandWith(cobra.MatchAll(cobra.MaximumNArgs(1), networksOrUsers), "block [NETWORK|USER]", "Keep a network or a user out for a time", `Keep the clients of a network, or of an address, or a user out for a time, and end the sessions that there are. A
 blocked client gets no answer, and a blocked user hears what a wrong password would hear; mail for him is delivered. That outlives reloads, upgrades and,
@@ -40,7 +40,7 @@ where the configuration has a directory "state", restarts. Without an argument, 
 			warnMissing(cmd.ErrOrStderr(), report.Missing)
 			return nil
 		})
-	cmd.Flags().DurationVar(&limit, "for", blockTime, "block for this `time`")
+	cmd.Flags().Var(&limit, "for", "block for this `time`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
 	socketFlag(cmd, &socket)
 	return cmd

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -87,16 +88,43 @@ func (s span) Type() string { return "time" }
 
 // Set reads "14d", "36h" and the like.
 func (s *span) Set(text string) error {
+	d, err := parseTime(text)
+	if err == nil && d == 0 {
+		err = errors.New("no certificate expires within no time")
+	}
+	if err == nil {
+		*s = span(d)
+	}
+	return err
+}
+
+// period is for how long something holds, as a flag, written as a span is; it may be none.
+type period time.Duration
+
+func (p period) String() string { return time.Duration(p).String() }
+
+// Type is what the usage calls the value.
+func (p period) Type() string { return "time" }
+
+// Set reads "14d", "36h" and the like.
+func (p *period) Set(text string) error {
+	d, err := parseTime(text)
+	if err == nil {
+		*p = period(d)
+	}
+	return err
+}
+
+// parseTime reads a time that is not negative, in days, or as package time writes it.
+func parseTime(text string) (time.Duration, error) {
 	const longest = 100 * 365 // days
 	if number, ok := strings.CutSuffix(text, "d"); ok {
 		days, err := strconv.ParseUint(number, 10, 32)
-		if err == nil && 0 < days && days <= longest {
-			*s = span(days) * span(24*time.Hour)
-			return nil
+		if err == nil && days <= longest {
+			return time.Duration(days) * 24 * time.Hour, nil
 		}
-	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
-		*s = span(d)
-		return nil
+	} else if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return d, nil
 	}
-	return fmt.Errorf(`%q is no time such as "14d" or "36h"`, text)
+	return 0, fmt.Errorf(`%q is no time such as "14d" or "36h"`, text)
 }

@@ -3,14 +3,13 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"time"
 
 	"github.com/spf13/cobra"
 )
 
 func drainCommand() *cobra.Command {
 	var socket string
-	var over time.Duration
+	var over period
 	cmd := commandWith(cobra.ExactArgs(1), "drain BACKEND", "Let no new users go to a backend", `Let nobody go to a backend who is not there already, nor mail for him. Other members of a pool take them; elsewhere they hear of a
 temporary failure. With --over, the sessions that are there are ended, evenly over this time; users of a pool go to
 other members then. A drain outlives reloads, upgrades and, where the configuration has a directory "state", restarts.`,
@@ -32,7 +31,7 @@ other members then. A drain outlives reloads, upgrades and, where the configurat
 			warnMissing(cmd.ErrOrStderr(), report.Missing)
 			return nil
 		})
-	cmd.Flags().DurationVar(&over, "over", 0, "end the sessions that are there, over this `time`")
+	cmd.Flags().Var(&over, "over", "end the sessions that are there, over this `time`")
 	socketFlag(cmd, &socket)
 	return cmd
 }

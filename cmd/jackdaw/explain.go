@@ -185,10 +185,10 @@ func (q question) find(config *configs.Config) (configs.Listener, error) {
 			return l, nil
 		}
 	}
-	switch {
-	case !configs.Service(q.service).Known():
-		return configs.Listener{}, fmt.Errorf("no service %q; there are %s", q.service, joined(configs.Services()))
-	case q.listener != "":
+	if err := checkService(q.service); err != nil {
+		return configs.Listener{}, err
+	}
+	if q.listener != "" {
 		return configs.Listener{}, fmt.Errorf("no listener of %s is called %q", q.service, q.listener)
 	}
 	return configs.Listener{}, fmt.Errorf("nothing listens for %s", q.service)
@@ -223,7 +223,7 @@ func (a *answer) promise(router *backends.Router, service configs.Service, peer 
 		a.Warnings = append(a.Warnings, "no store was reached; little is promised before login")
 	}
 	for _, c := range proxy.Promised(service, common) {
-		a.Capabilities = append(a.Capabilities, strings.TrimSpace(c.Name+" "+c.Value))
+		a.Capabilities = append(a.Capabilities, c.String())
 	}
 	if service != configs.LMTP { // nobody logs in
 		a.Mechanisms = proxy.Offered(common)

@@ -10,7 +10,7 @@ import (
 
 func logCommand() *cobra.Command {
 	var socket string
-	var limit time.Duration
+	limit := period(logTime)
 	cmd := commandWith(cobra.ExactArgs(1), "log LEVEL", "Log more or less for a while", `Have the daemon log debug, info, warn or error and above for a while. Then what the configuration says
 holds again.`,
 		func(cmd *cobra.Command, args []string) error {
@@ -23,7 +23,7 @@ holds again.`,
 			warnMissing(cmd.ErrOrStderr(), report.Missing)
 			return nil
 		})
-	cmd.Flags().DurationVar(&limit, "for", logTime, "log so for this `time`")
+	cmd.Flags().Var(&limit, "for", "log so for this `time`")
 	socketFlag(cmd, &socket)
 	return cmd
 }

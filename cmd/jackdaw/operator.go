@@ -108,10 +108,7 @@ func duration(q url.Values, name string, usual time.Duration) (time.Duration, er
 	if !q.Has(name) {
 		return usual, nil
 	}
-	d, err := time.ParseDuration(q.Get(name))
-	if err == nil && d < 0 {
-		err = fmt.Errorf("%s is in the past", d)
-	}
+	d, err := parseTime(q.Get(name))
 	if err != nil {
 		return 0, badQuestion{fmt.Errorf("reading %q: %w", name, err)}
 	}

@@ -50,6 +50,7 @@ func TestOperatorUsage(t *testing.T) {
 		"unblock 2001:db8::/129":  `jackdaw: "2001:db8::/129" is no network and no address` + "\n",
 		"trace 192.0.2.300":       `jackdaw: "192.0.2.300" is no network and no address` + "\n",
 		"move anna s1 s2":         "jackdaw: accepts 2 arg(s), received 3\nusage: jackdaw move USER MEMBER [flags]\n",
+		"kick --service imap4":    `jackdaw: no service "imap4"; there are imap, imaps, `,
 		"sesions":                 `jackdaw: unknown command "sesions" for "jackdaw"; did you mean sessions?` + "\n",
 		"restart":                 `jackdaw: unknown command "restart" for "jackdaw"` + "\n",
 	} {
@@ -98,6 +99,41 @@ func TestOnly(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Conditions that can hold for no session are questions that make no sense, whoever asks.
+func TestSelection(t *testing.T) {
+	for text, want := range map[string]string{
+		"service=imap4":                        `no service "imap4"; there are imap, imaps, pop3, pop3s, submission, submissions, sieve, lmtp`,
+		"state=asleep":                         `no state "asleep"; there are handshake, login, relay, delivery`,
+		"client=here":                          `"here" is no network and no address`,
+		"service=imaps&state=relay&backend=s1": "",
+	} {
+		q, err := url.ParseQuery(text)
+		must(t, err)
+		got := ""
+		if _, err := new(operator).selection(q); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Times are written as people think of them.
+func TestPeriod(t *testing.T) {
+	for text, want := range map[string]time.Duration{"7d": 7 * 24 * time.Hour, "0d": 0, "90m": 90 * time.Minute, "0s": 0} {
+		var got period
+		if err := got.Set(text); err != nil || time.Duration(got) != want {
+			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "d", "-1d", "-1s", "5", "soon", "99999999999d", "1.5d"} {
+		if got := new(period); got.Set(text) == nil {
+			t.Errorf("%q: %v", text, got)
 		}
 	}
 }
@@ -171,6 +207,21 @@ B   imap     login  unix       -                  -        -             -    0s
 	totals := totalsOf(all, "state")
 	if want := []total{{"login", 1, 0, 0}, {"relay", 1, 12345, 99}}; !slices.Equal(totals, want) {
 		t.Errorf("the totals are %+v, want %+v", totals, want)
+	}
+}
+
+// A dead way to a store is told, although users get there by another one.
+func TestPrintDeadWay(t *testing.T) {
+	dead := backends.AddressState{Address: "10.0.0.2:143", State: "down", Error: "connection\nrefused"}
+	all := []backends.BackendState{{Name: "s1", Services: []backends.ServiceState{
+		{Protocol: "imap", Addresses: []backends.AddressState{{Address: "10.0.0.1:143", State: "up"}, dead}},
+		{Protocol: "pop3", Problem: "store is down", Addresses: []backends.AddressState{dead}},
+	}}}
+	var out strings.Builder
+	must(t, printBackendStates(&out, all))
+	want := "warning: s1, imap: 10.0.0.2:143, down: connection?refused\nproblem: s1, pop3: store is down\n"
+	if !strings.HasSuffix(out.String(), want) {
+		t.Errorf("printed is\n%swant\n%s", out.String(), want)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"jackdaw/configs"
 	"jackdaw/proxy"
 )
 
@@ -44,10 +45,28 @@ func (f *selectionFlags) add(flags *pflag.FlagSet) {
 // sessionStates are those of a session, from its beginning on.
 var sessionStates = []proxy.SessionState{proxy.StateHandshake, proxy.StateLogin, proxy.StateRelay, proxy.StateDelivery}
 
-// details are the conditions that were given. What is no network, or no state, is refused before anybody is asked.
+// checkSelection refuses a service and a state that no session can have; "" is none.
+func checkSelection(service, state string) error {
+	if state != "" && !slices.Contains(sessionStates, proxy.SessionState(state)) {
+		return fmt.Errorf("no state %q; there are %s", state, joined(sessionStates))
+	}
+	if service != "" {
+		return checkService(service)
+	}
+	return nil
+}
+
+func checkService(name string) error {
+	if !configs.Service(name).Known() {
+		return fmt.Errorf("no service %q; there are %s", name, joined(configs.Services()))
+	}
+	return nil
+}
+
+// details are the conditions that were given. What is no network, service or state is refused before anybody is asked.
 func (f *selectionFlags) details() (url.Values, error) {
-	if f.state != "" && !slices.Contains(sessionStates, proxy.SessionState(f.state)) {
-		return nil, fmt.Errorf("no state %q; there are %s", f.state, joined(sessionStates))
+	if err := checkSelection(f.service, f.state); err != nil {
+		return nil, err
 	}
 	if f.client != "" {
 		if _, err := parseNetwork(f.client); err != nil {

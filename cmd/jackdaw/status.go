@@ -113,6 +113,12 @@ func printBackendStates(out io.Writer, all []backends.BackendState) error {
 		for _, s := range b.Services {
 			if s.Problem != "" {
 				fmt.Fprintf(out, "problem: %s, %s: %s\n", b.Name, s.Protocol, strings.Map(printable, s.Problem))
+				continue
+			}
+			for _, way := range s.Addresses {
+				if way.Error != "" { // another one leads to the store
+					fmt.Fprintf(out, "warning: %s, %s: %s\n", b.Name, s.Protocol, strings.Map(printable, describeWay(way)))
+				}
 			}
 		}
 	}

@@ -10,14 +10,13 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"time"
 
 	"github.com/spf13/cobra"
 )
 
 func traceCommand() *cobra.Command {
 	var socket, file string
-	var limit time.Duration
+	limit := period(traceTime)
 	var relay bool
 	cmd := commandWith(cobra.MatchAll(cobra.ExactArgs(1), networksOrUsers), "trace NETWORK|USER", "Write down what is said in sessions",
 		`Write down what clients and the proxy (C, S), and the proxy and the stores (P, B) say to each other in the sessions of a user, or of the
@@ -44,7 +43,7 @@ clients of a network, until the time has passed or somebody interrupts it. Passw
 			return copyTrace(ctx, socket, details, out)
 		})
 	flags := cmd.Flags()
-	flags.DurationVar(&limit, "for", traceTime, "trace for this `time`")
+	flags.Var(&limit, "for", "trace for this `time`")
 	flags.StringVar(&file, "to", "", "write into this `file`, which must not be there yet and is made for its owner alone; default: standard output")
 	flags.BoolVar(&relay, "relay", false, "write down what is said after the login, too: the user's mail")
 	socketFlag(cmd, &socket)

@@ -75,7 +75,8 @@ there as long as he has a session or delivery, and for what [[pool]] sticky says
 			if err := tell(cmd.Context(), socket, "POST /move", details, &report); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is on %s of pool %s from now on\n", report.User, report.Member, report.Pool)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is on %s of pool %s from now on; sessions that have ended: %d\n",
+				report.User, report.Member, report.Pool, report.Ended)
 			return nil
 		})
 	socketFlag(cmd, &socket)
