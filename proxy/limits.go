@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/census"
 )
 
 // LimitState tells how much of a limit is used.
@@ -42,7 +43,8 @@ var (
 	errDenied   = errors.New("network is denied")
 )
 
-// limits counts what the limits are for. It outlives a reload. Safe for concurrent use.
+// limits counts what the limits are for, in this process and in those that have gone before it and have sessions still. It outlives a
+// reload. Safe for concurrent use.
 type limits struct {
 	log      *zap.Logger
 	failures failures
@@ -51,12 +53,11 @@ type limits struct {
 
 	mu       sync.Mutex
 	config   configs.Limits // the latest
-	most     int            // sessions that the system allows; 0 if nobody knows
-	all      int            // sessions
-	services map[configs.Service]int
-	clients  headcount[subnet]
-	pending  headcount[subnet] // sessions without a login, by their wide networks
-	users    headcount[string]
+	most     int            // sessions that the system allows this process; 0 if nobody knows
+	services census.Count[configs.Service]
+	clients  census.Count[subnet]
+	pending  census.Count[subnet] // sessions without a login, by their wide networks
+	users    census.Count[string]
 	refused  map[string]int64
 	told     map[string]time.Time // when the log has last heard that a limit was reached
 }
@@ -64,7 +65,7 @@ type limits struct {
 func newLimits(log *zap.Logger) *limits {
 	return &limits{
 		log: log, failures: newFailures(), denied: denyList{log: log}, turns: newTurns(handshakesAtOnce()), most: sessionsPossible(),
-		services: make(map[configs.Service]int), refused: make(map[string]int64), told: make(map[string]time.Time),
+		refused: make(map[string]int64), told: make(map[string]time.Time),
 	}
 }
 
@@ -104,24 +105,25 @@ func (l *limits) enter(s *session) error {
 	service, limit := s.settings.listener.Service, s.settings.limits.Sessions
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if most := l.total(limit); most > 0 && l.all >= most {
+	if most, now := l.total(limit); most > 0 && now >= most {
 		return l.refuse(s, limitSessions, errFull)
 	}
-	if most := limit.By[service]; most > 0 && l.services[service] >= most {
+	if most := limit.By[service]; most > 0 && l.services.Of(service) >= most {
 		return l.refuse(s, limitSessions+"."+string(service), errFull)
 	}
-	l.all++
-	l.services[service]++
+	l.services.Add(service)
 	s.holds |= holdsSession
 	return nil
 }
 
-// total is how many sessions there may be, over all services; 0 is no limit. l.mu is held.
-func (l *limits) total(limit configs.Sessions) int {
-	if limit.All == 0 || l.most > 0 && l.most < limit.All {
-		return l.most
+// total is how many sessions there may be, over all services, and how many there are; 0 is no limit. What the system allows is for
+// each process by itself, what the configuration says for all of them together. l.mu is held.
+func (l *limits) total(limit configs.Sessions) (most, now int) {
+	own, all := l.services.Own(), l.services.All()
+	if limit.All == 0 || l.most > 0 && l.most-own < limit.All-all {
+		return l.most, own
 	}
-	return limit.All
+	return limit.All, all
 }
 
 // leastShare is what a network may have of however few.
@@ -129,7 +131,7 @@ const leastShare = 16
 
 // share is how many sessions without a login a network may have; 0 is no limit. l.mu is held.
 func (l *limits) share(limit configs.Sessions) int {
-	if most := l.total(limit); most > 0 {
+	if most, _ := l.total(limit); most > 0 {
 		return max(most/4, leastShare)
 	}
 	return 0
@@ -151,13 +153,13 @@ func (l *limits) welcome(s *session) error {
 		return nil
 	case barred:
 		return l.refuse(s, limitFailures, errBarred)
-	case config.SessionsPerClient > 0 && l.clients.of(client) >= config.SessionsPerClient:
+	case config.SessionsPerClient > 0 && l.clients.Of(client) >= config.SessionsPerClient:
 		return l.refuse(s, limitPerClient, errCrowd)
-	case share > 0 && l.pending.of(client.wide()) >= share:
+	case share > 0 && l.pending.Of(client.wide()) >= share:
 		return l.refuse(s, limitPerNetwork, errShare)
 	}
-	l.clients.add(client)
-	l.pending.add(client.wide())
+	l.clients.Add(client)
+	l.pending.Add(client.wide())
 	s.holds |= holdsClient | holdsPending
 	return nil
 }
@@ -170,10 +172,10 @@ func (l *limits) user(s *session) error {
 	if s.holds&holdsUser != 0 {
 		return nil
 	}
-	if most > 0 && l.users.of(s.user) >= most {
+	if most > 0 && l.users.Of(s.user) >= most {
 		return l.refuse(s, limitPerUser, errUserFull)
 	}
-	l.users.add(s.user)
+	l.users.Add(s.user)
 	s.holds |= holdsUser
 	return nil
 }
@@ -186,17 +188,16 @@ func (l *limits) release(s *session, which holds) {
 	s.holds &^= which
 	client := subnetOf(s.peer.Client)
 	if which&holdsSession != 0 {
-		l.all--
-		l.services[s.settings.listener.Service]--
+		l.services.Remove(s.settings.listener.Service)
 	}
 	if which&holdsClient != 0 {
-		l.clients.remove(client)
+		l.clients.Remove(client)
 	}
 	if which&holdsPending != 0 {
-		l.pending.remove(client.wide())
+		l.pending.Remove(client.wide())
 	}
 	if which&holdsUser != 0 {
-		l.users.remove(s.user)
+		l.users.Remove(s.user)
 	}
 }
 
@@ -224,14 +225,15 @@ func (l *limits) list() []LimitState {
 	defer l.mu.Unlock()
 	barred := l.failures.count(l.config.FailuresPerClient, time.Now())
 	c, share := l.config, l.share(l.config.Sessions)
-	all := []LimitState{{limitSessions, l.total(c.Sessions), l.all, 0}}
+	most, now := l.total(c.Sessions)
+	all := []LimitState{{limitSessions, most, now, 0}}
 	for _, service := range slices.Sorted(maps.Keys(c.Sessions.By)) {
-		all = append(all, LimitState{limitSessions + "." + string(service), c.Sessions.By[service], l.services[service], 0})
+		all = append(all, LimitState{limitSessions + "." + string(service), c.Sessions.By[service], l.services.Of(service), 0})
 	}
 	all = append(all,
-		LimitState{limitPerClient, c.SessionsPerClient, l.clients.full(c.SessionsPerClient), 0},
-		LimitState{limitPerNetwork, share, l.pending.full(share), 0},
-		LimitState{limitPerUser, c.SessionsPerUser, l.users.full(c.SessionsPerUser), 0},
+		LimitState{limitPerClient, c.SessionsPerClient, l.clients.Full(c.SessionsPerClient), 0},
+		LimitState{limitPerNetwork, share, l.pending.Full(share), 0},
+		LimitState{limitPerUser, c.SessionsPerUser, l.users.Full(c.SessionsPerUser), 0},
 		LimitState{limitFailures, c.FailuresPerClient.Count, barred, 0},
 		LimitState{limitDeny, 0, denied, 0},
 	)

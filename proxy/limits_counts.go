@@ -29,52 +29,6 @@ func (n subnet) wide() subnet {
 	return n &^ 0xffff
 }
 
-// headcount counts by keys. What it keeps are those that are there, and it shrinks with them.
-type headcount[K comparable] struct {
-	counts map[K]int32
-	peak   int // how many keys the map has had at once
-}
-
-func (t *headcount[K]) of(key K) int { return int(t.counts[key]) }
-
-func (t *headcount[K]) add(key K) {
-	if t.counts == nil {
-		t.counts = make(map[K]int32)
-	}
-	t.counts[key]++
-	t.peak = max(t.peak, len(t.counts))
-}
-
-// smallCount is a size at which nothing is to be gained.
-const smallCount = 256
-
-func (t *headcount[K]) remove(key K) {
-	if t.counts[key]--; t.counts[key] > 0 {
-		return
-	}
-	delete(t.counts, key)
-	if t.peak < smallCount || len(t.counts) > t.peak/4 {
-		return
-	}
-	// A map of Go keeps the memory of its best times.
-	smaller := make(map[K]int32, len(t.counts))
-	for k, n := range t.counts {
-		smaller[k] = n
-	}
-	t.counts, t.peak = smaller, len(smaller)
-}
-
-// full counts the keys that have as much as they may; a limit of 0 is none.
-func (t *headcount[K]) full(limit int) int {
-	n := 0
-	for _, count := range t.counts {
-		if limit > 0 && int(count) >= limit {
-			n++
-		}
-	}
-	return n
-}
-
 // recent remembers what is not long ago, in bounded memory: for at least a time, and at most twice as long, unless it is too much.
 type recent[K comparable, V any] struct {
 	young, old map[K]V

@@ -256,25 +256,6 @@ func TestSubnet(t *testing.T) {
 	}
 }
 
-// What is counted goes when it is gone, and so does the memory.
-func TestHeadcount(t *testing.T) {
-	var h headcount[int]
-	for i := range 10_000 {
-		h.add(i)
-		h.add(i % 10)
-	}
-	if h.of(3) != 1001 || h.of(5000) != 1 || h.of(-1) != 0 || h.full(1001) != 10 || h.full(0) != 0 || h.peak != 10_000 {
-		t.Error(h.of(3), h.of(5000), h.of(-1), h.full(1001), h.peak)
-	}
-	for i := range 10_000 {
-		h.remove(i)
-		h.remove(i % 10)
-	}
-	if len(h.counts) != 0 || h.peak >= smallCount {
-		t.Errorf("%d are left, in a map for %d", len(h.counts), h.peak)
-	}
-}
-
 // Two descriptors are a session, and there is always a reserve.
 func TestSessionsFor(t *testing.T) {
 	for descriptors, want := range map[uint64]int{16: 4, 1024: 448, 20_000: 9343, 524_288: 245_728, 1 << 63: 15_728_608} {

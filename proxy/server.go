@@ -336,6 +336,15 @@ func (s *Server) Kick(which Selection, cause error) (kicked int) {
 	return kicked
 }
 
+// Settled reports whether all sessions have come to their relay, where none needs a store or directory any more. Leave must have been
+// called.
+func (s *Server) Settled() bool {
+	return !slices.ContainsFunc(s.sessions.list(), func(one *session) bool {
+		state, _ := one.progress()
+		return state != StateRelay
+	})
+}
+
 // Await returns when the last session has ended, or with ctx. Leave must have been called. One may wait, at a time.
 func (s *Server) Await(ctx context.Context) error {
 	empty := s.sessions.empty()
