@@ -3,14 +3,16 @@ package backends
 import (
 	"container/list"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math"
 	"sync"
 	"time"
 
 	"jackdaw/configs"
+	"jackdaw/internal/census"
 )
 
 // A store that is back is let in on slowly, so that it has its caches warm before everybody is there: at first so many logins in a
@@ -35,14 +37,13 @@ type door struct {
 
 	mu       sync.Mutex
 	drained  bool
-	sessions int               // and logins that are to become some
-	users    map[uint64]uint32 // sessions by the hash of a user's name; without those of pools, whose seats know
-	logins   int               // in progress
-	queue    list.List         // of *waiter, in the order in which they came
-	timer    *time.Timer       // wakes the queue; nil: it never had to
-	back     time.Time         // when the store came back; the zero time if it was never away
-	tokens   float64           // logins that it can be let in on with now
-	filled   time.Time         // when tokens was true
+	sessions census.Count[userKey] // and logins that are to become some, of all processes
+	logins   int                   // in progress
+	queue    list.List             // of *waiter, in the order in which they came
+	timer    *time.Timer           // wakes the queue; nil: it never had to
+	back     time.Time             // when the store came back; the zero time if it was never away
+	tokens   float64               // logins that it can be let in on with now
+	filled   time.Time             // when tokens was true
 	counts   map[configs.Service]*LoginCounts
 }
 
@@ -53,69 +54,73 @@ type waiter struct {
 }
 
 func newDoor() *door {
-	return &door{steps: new(Steps), users: make(map[uint64]uint32), counts: make(map[configs.Service]*LoginCounts)}
+	return &door{steps: new(Steps), counts: make(map[configs.Service]*LoginCounts)}
 }
 
-var userSeed = maphash.MakeSeed()
+// userKey stands for a user at a door, in all processes.
+type userKey uint64
+
+// pooledUsers stands for all users of pools, whose seats know them.
+const pooledUsers userKey = 0
+
+func keyAt(user User, pooled bool) userKey {
+	if pooled {
+		return pooledUsers
+	}
+	sum := sha256.Sum256([]byte(user.String()))
+	return userKey(binary.BigEndian.Uint64(sum[:]))
+}
 
 // arrive counts a session of a user, of whom a pool knows that he may be here, or refuses it. There are at most so many; 0 is no
 // limit. depart must be called when the session has ended, once.
 func (d *door) arrive(user User, pooled bool, most int) (depart func(), err error) {
-	key := maphash.String(userSeed, user.String())
+	key := keyAt(user, pooled)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.refuses(key, pooled, most); err != nil {
+	if err := d.refuses(key, most); err != nil {
 		return nil, err
 	}
-	d.sessions++
-	if !pooled {
-		d.users[key]++
-	}
-	return func() { d.depart(key, pooled) }, nil
+	d.sessions.Add(key)
+	return func() { d.depart(key) }, nil
 }
 
 // takes says whether arrive would refuse a session, and counts none.
 func (d *door) takes(user User, pooled bool, most int) error {
+	key := keyAt(user, pooled)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.refuses(maphash.String(userSeed, user.String()), pooled, most)
+	return d.refuses(key, most)
 }
 
 // refuses says why a session is not let in; nil if it is. d.mu is held.
-func (d *door) refuses(key uint64, pooled bool, most int) error {
+func (d *door) refuses(key userKey, most int) error {
 	switch {
-	case !pooled && d.keepsOut(key):
+	case key != pooledUsers && d.keepsOut(key):
 		return errDrained
-	case most > 0 && d.sessions >= most:
-		return fmt.Errorf("%w: %d", errFull, d.sessions)
+	case most > 0 && d.sessions.All() >= most:
+		return fmt.Errorf("%w: %d", errFull, d.sessions.All())
 	}
 	return nil
 }
 
-func (d *door) depart(key uint64, pooled bool) {
+func (d *door) depart(key userKey) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.sessions--
-	if pooled {
-		return
-	}
-	if d.users[key]--; d.users[key] == 0 {
-		delete(d.users, key)
-	}
+	d.sessions.Remove(key)
 }
 
 // admits refuses mail for a user who is not here while the backend is drained.
 func (d *door) admits(user User) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.keepsOut(maphash.String(userSeed, user.String())) {
+	if d.keepsOut(keyAt(user, false)) {
 		return errDrained
 	}
 	return nil
 }
 
 // keepsOut reports whether a user would be a new one on a backend that takes none. d.mu is held.
-func (d *door) keepsOut(key uint64) bool { return d.drained && d.users[key] == 0 }
+func (d *door) keepsOut(key userKey) bool { return d.drained && d.sessions.Of(key) == 0 }
 
 // drain keeps new users out, or no longer.
 func (d *door) drain(drained bool) {
@@ -128,7 +133,7 @@ func (d *door) drain(drained bool) {
 func (d *door) standing(most int) standing {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.drained || most > 0 && d.sessions >= most {
+	if d.drained || most > 0 && d.sessions.All() >= most {
 		return closed
 	}
 	return fit
@@ -276,8 +281,9 @@ func (d *door) counted(service configs.Service) LoginCounts {
 type doors struct {
 	steps Steps
 
-	mu  sync.Mutex
-	all map[string]*door
+	mu      sync.Mutex
+	all     map[string]*door
+	watches map[*PresenceWatch]struct{}
 }
 
 func (d *doors) of(backend string) *door {
@@ -288,6 +294,9 @@ func (d *doors) of(backend string) *door {
 		found = newDoor()
 		found.steps = &d.steps
 		d.all[backend] = found
+		for w := range d.watches {
+			w.add(backend, found)
+		}
 	}
 	return found
 }

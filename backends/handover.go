@@ -182,9 +182,11 @@ func (s *seats) claim(ctx context.Context, pool string, user User, sticky time.D
 // Drained lists the backends that are drained.
 func (r *Router) Drained() []string { return r.doors.drained() }
 
-// DrainAll drains backends as another process had them drained. Those that there are no more do not matter.
-func (r *Router) DrainAll(backends []string) {
-	for _, name := range backends {
-		r.doors.of(name).drain(true)
+// InheritDrained has those backends drained that were at another process, and no others: what was kept when this one began may
+// have changed since. Those that there are no more do not matter.
+func (r *Router) InheritDrained(backends []string) {
+	for _, name := range slices.Concat(r.doors.drained(), backends) {
+		r.doors.of(name).drain(slices.Contains(backends, name))
 	}
+	r.memory.keepDrained(r.doors)
 }

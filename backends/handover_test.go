@@ -170,13 +170,14 @@ func TestTakeBack(t *testing.T) {
 	}
 }
 
-// What is drained stays drained.
-func TestDrainAll(t *testing.T) {
+// What is drained stays drained, and what was taken back while the next process began is not drained there.
+func TestInheritDrained(t *testing.T) {
 	first, second := newProcess(t, 1, twoMembers), newProcess(t, 2, twoMembers)
 	if err := first.Drain("s2", true); err != nil {
 		t.Fatal(err)
 	}
-	second.DrainAll(first.Drained())
+	second.doors.of("s1").drain(true) // as its file said
+	second.InheritDrained(first.Drained())
 	if got := second.Drained(); !slices.Equal(got, []string{"s2"}) {
 		t.Errorf("drained: %q", got)
 	}

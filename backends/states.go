@@ -12,10 +12,11 @@ import (
 type BackendState struct {
 	Name     string         `json:"name"`
 	Drained  bool           `json:"drained"`
-	Slow     bool           `json:"slow"` // it was away, and is let in on slowly
-	Sessions int            `json:"sessions"`
-	Logins   int            `json:"logins"`  // in progress
-	Waiting  int            `json:"waiting"` // for their turn to log in
+	Slow     bool           `json:"slow"`     // it was away, and is let in on slowly
+	Sessions int            `json:"sessions"` // of all processes
+	Own      int            `json:"-"`        // of this one
+	Logins   int            `json:"logins"`   // in progress
+	Waiting  int            `json:"waiting"`  // for their turn to log in
 	Most     LimitsState    `json:"most"`
 	Services []ServiceState `json:"services"` // by name
 }
@@ -70,8 +71,8 @@ func (r *Router) state(backend string) BackendState {
 	most, d := r.limits(backend), r.doors.of(backend)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return BackendState{Name: backend, Drained: d.drained, Slow: d.slow(time.Now()), Sessions: d.sessions, Logins: d.logins,
-		Waiting: d.queue.Len(), Most: LimitsState{most.sessions, most.logins}}
+	return BackendState{Name: backend, Drained: d.drained, Slow: d.slow(time.Now()), Sessions: d.sessions.All(),
+		Own: d.sessions.Own(), Logins: d.logins, Waiting: d.queue.Len(), Most: LimitsState{most.sessions, most.logins}}
 }
 
 func (s *Service) state() ServiceState {
