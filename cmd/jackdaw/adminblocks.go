@@ -64,7 +64,9 @@ func (o *operator) block(ctx context.Context, q url.Values) (any, error) {
 	}
 	one.Since = time.Now().Round(0)
 	one.Until = one.Since.Add(limit)
-	o.server.Block(one)
+	if err := o.changes.pass(func() error { o.server.Block(one); return nil }); err != nil {
+		return nil, err
+	}
 	o.log.Info("blocked", zap.String("who", describeBlocked(one)), zap.Time("until", one.Until))
 	kick := url.Values{}
 	if one.User != "" {
@@ -83,8 +85,14 @@ func (o *operator) unblock(_ context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !o.server.Unblock(one) {
-		return nil, fmt.Errorf("%s is not blocked", describeBlocked(one))
+	err = o.changes.pass(func() error {
+		if !o.server.Unblock(one) {
+			return fmt.Errorf("%s is not blocked", describeBlocked(one))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	o.log.Info("unblocked", zap.String("who", describeBlocked(one)))
 	return one, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"sync"
@@ -21,47 +22,79 @@ type drainReport struct {
 	Missing  []string `json:"missing,omitempty"`
 }
 
+// emptied is a backend whose sessions are being ended.
+type emptied struct {
+	Backend string    `json:"backend"`
+	Until   time.Time `json:"until"` // each has been told to end; whoever comes back is told again
+}
+
 // emptying are the backends whose sessions are being ended. Safe for concurrent use; the zero value is ready.
 type emptying struct {
 	mu    sync.Mutex
-	stops map[string]context.CancelFunc
+	all   map[string]*emptier
 	tasks sync.WaitGroup
 }
 
+// emptier ends the sessions of one.
+type emptier struct {
+	emptied
+	stop context.CancelFunc
+}
+
 // begin has a backend emptied, in place of whoever empties it by now.
-func (e *emptying) begin(backend string, empty func(context.Context)) {
-	e.end(backend)
+func (e *emptying) begin(what emptied, empty func(context.Context)) {
+	e.end(what.Backend)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
-	if e.stops == nil {
-		e.stops = make(map[string]context.CancelFunc)
+	if e.all == nil {
+		e.all = make(map[string]*emptier)
 	}
-	e.stops[backend] = cancel
+	one := &emptier{what, cancel}
+	e.all[what.Backend] = one
 	e.tasks.Go(func() {
 		defer cancel()
 		empty(ctx)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if ctx.Err() == nil && e.all[what.Backend] == one {
+			delete(e.all, what.Backend)
+		}
 	})
 }
 
-// end stops emptying a backend.
-func (e *emptying) end(backend string) {
+// end stops emptying a backend, and reports whether that was under way.
+func (e *emptying) end(backend string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if stop := e.stops[backend]; stop != nil {
-		stop()
-		delete(e.stops, backend)
+	one := e.all[backend]
+	if one == nil {
+		return false
 	}
+	one.stop()
+	delete(e.all, backend)
+	return true
 }
 
-// close stops all, and returns when they have stopped.
-func (e *emptying) close() {
+// list returns what is being emptied, by name.
+func (e *emptying) list() []emptied {
 	e.mu.Lock()
-	for _, stop := range e.stops {
-		stop()
+	defer e.mu.Unlock()
+	var all []emptied
+	for _, name := range slices.Sorted(maps.Keys(e.all)) {
+		all = append(all, e.all[name].emptied)
 	}
-	e.mu.Unlock()
+	return all
+}
+
+// close stops all, and returns what was not empty yet when they have stopped.
+func (e *emptying) close() []emptied {
+	left := e.list()
+	for _, one := range left {
+		e.end(one.Backend)
+	}
 	e.tasks.Wait()
+	return left
 }
 
 // drainable is the backend that a question is about.
@@ -85,14 +118,22 @@ func (o *operator) drain(ctx context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := o.router().Drain(backend, true); err != nil {
+	if err := o.changes.pass(func() error { return o.router().Drain(backend, true) }); err != nil {
 		return nil, err
 	}
 	report := o.drained(ctx, backend)
-	if q.Has("over") {
-		o.emptying.begin(backend, func(ctx context.Context) { o.empty(ctx, backend, over) })
+	if !q.Has("over") {
+		return report, nil
 	}
-	return report, nil
+	what := emptied{backend, time.Now().Add(over).Round(0)}
+	return report, o.changes.pass(func() error { o.resume([]emptied{what}); return nil })
+}
+
+// resume ends the sessions of backends, over the time that is left for that.
+func (o *operator) resume(all []emptied) {
+	for _, one := range all {
+		o.emptying.begin(one, func(ctx context.Context) { o.empty(ctx, one) })
+	}
 }
 
 func (o *operator) undrain(ctx context.Context, q url.Values) (any, error) {
@@ -103,10 +144,18 @@ func (o *operator) undrain(ctx context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := o.router().Drain(backend, false); err != nil {
+	err = o.changes.pass(func() error {
+		if err := o.router().Drain(backend, false); err != nil {
+			return err
+		}
+		if o.emptying.end(backend) {
+			o.log.Info("sessions of a drained backend are ended no longer", zap.String("backend", backend))
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	o.emptying.end(backend)
 	return o.drained(ctx, backend), nil
 }
 
@@ -117,21 +166,20 @@ func (o *operator) drained(ctx context.Context, backend string) drainReport {
 
 // empty ends the sessions on a backend, user by user, evenly over a time: a user of a pool has to be gone before he can be on another
 // member. At the end it looks who has come back in the meantime to what he had open there.
-func (o *operator) empty(ctx context.Context, backend string, over time.Duration) {
-	begun := time.Now()
+func (o *operator) empty(ctx context.Context, what emptied) {
+	backend := what.Backend
 	for {
 		users := o.usersOf(ctx, backend)
-		rest := max(0, over-time.Since(begun))
+		rest := max(0, time.Until(what.Until))
 		for i, user := range users {
 			turn := time.NewTimer(rest / time.Duration(len(users)-i))
 			select {
 			case <-turn.C:
 			case <-ctx.Done():
 				turn.Stop()
-				o.log.Info("sessions of a drained backend are ended no longer", zap.String("backend", backend))
 				return
 			}
-			rest = max(0, over-time.Since(begun))
+			rest = max(0, time.Until(what.Until))
 			o.emptying.tasks.Go(func() { o.remove(ctx, user, backend) })
 		}
 		if len(users) == 0 {

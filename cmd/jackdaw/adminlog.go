@@ -68,6 +68,14 @@ func (l *logLevel) restore() {
 	l.SetLevel(l.usual)
 }
 
+// inherit goes on with what somebody has asked for at another process.
+func (l *logLevel) inherit(left logReport) {
+	level, err := zapcore.ParseLevel(left.Level)
+	if rest := time.Until(left.Until); err == nil && rest > 0 {
+		l.change(level, rest)
+	}
+}
+
 // close stops waiting.
 func (l *logLevel) close() {
 	l.mu.Lock()
@@ -108,7 +116,8 @@ func (o *operator) setOwnLevel(_ context.Context, q url.Values) (any, error) {
 }
 
 func (o *operator) setLevel(ctx context.Context, q url.Values) (any, error) {
-	answer, err := o.setOwnLevel(ctx, q)
+	var answer any
+	err := o.changes.pass(func() (err error) { answer, err = o.setOwnLevel(ctx, q); return err })
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ type statusReport struct {
 	Listening []listening             `json:"listening"`
 	Sessions  map[string]sessionCount `json:"sessions"` // by service, of all processes
 	Backends  []backends.BackendState `json:"backends"`
+	Emptied   []emptied               `json:"emptied,omitempty"` // whose sessions are being ended
 	Blocked   []proxy.Block           `json:"blocked"`
 	Limits    []proxy.LimitState      `json:"limits"`
 	Missing   []string                `json:"missing,omitempty"`
@@ -49,7 +50,7 @@ func (o *operator) status(ctx context.Context, q url.Values) (any, error) {
 	}
 	report := statusReport{
 		Version: version(), Process: ownProcess, Since: processBegun.Round(0), Log: o.level.report(),
-		Sessions: make(map[string]sessionCount), Backends: o.router().States(),
+		Sessions: make(map[string]sessionCount), Backends: o.router().States(), Emptied: o.emptying.list(),
 		Blocked: append([]proxy.Block{}, o.server.Blocked()...), Limits: o.server.Limits(),
 	}
 	for _, one := range o.server.Addresses() {

@@ -78,6 +78,9 @@ func (o *operator) move(ctx context.Context, q url.Values) (any, error) {
 	if err := router.Move(ctx, pool, user, member); err != nil {
 		return nil, fmt.Errorf("moving %s to %s: %w", user, member, err)
 	}
+	if err := o.changes.pass(func() error { return nil }); err != nil {
+		return nil, err // who takes over may have heard of the former place
+	}
 	o.log.Info("moved", zap.String("user", report.User), zap.String("pool", pool), zap.String("backend", member))
 	return report, nil
 }

@@ -27,6 +27,8 @@ type generation struct {
 	pid    int
 	bell   *inherit.Bell
 	client http.Client
+	told   chan struct{} // closed when it has told all that there was to tell, or is gone
+	settle func()        // closes told
 }
 
 func newGeneration(p inherit.Process) *generation {
@@ -35,7 +37,10 @@ func newGeneration(p inherit.Process) *generation {
 		MaxIdleConnsPerHost: 4,
 		IdleConnTimeout:     adminIdleTime / 2, // before the other side hangs up
 	}
-	return &generation{pid: p.PID, bell: p.Bell, client: http.Client{Transport: transport}}
+	told := make(chan struct{})
+	return &generation{
+		pid: p.PID, bell: p.Bell, client: http.Client{Transport: transport}, told: told, settle: sync.OnceFunc(func() { close(told) }),
+	}
 }
 
 // ask puts a question, which is the method and path of an endpoint, and fills in the answer, unless that is nil. A *refusal is what
@@ -95,14 +100,25 @@ func (g *generation) lives(ctx context.Context) bool {
 // errGone says that a process has ended, and its sessions with it.
 var errGone = errors.New("the process is gone")
 
-// awaitEnd returns when the process is gone, or ctx ends.
-func (g *generation) awaitEnd(ctx context.Context) {
+// listen takes what the process tells, as it comes, until the process has ended or ctx ends. last reports whether it has told
+// everything to the end.
+func (g *generation) listen(ctx context.Context, heard func(pid int, news tidings)) (last bool) {
 	response, err := g.send(ctx, "GET /life", nil)
 	if err != nil {
-		return
+		return false
 	}
 	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, response.Body) // nothing ever comes
+	for lines := json.NewDecoder(response.Body); ; {
+		var news tidings
+		if lines.Decode(&news) != nil {
+			return last
+		}
+		heard(g.pid, news)
+		last = news.Flow != nil
+		if !news.More {
+			g.settle()
+		}
+	}
 }
 
 // close gives up the way to the process.
@@ -115,7 +131,7 @@ func (g *generation) close() {
 // use.
 type generations struct {
 	log  *zap.Logger
-	gone func(pid int) // is called when one of the older has ended
+	news kin
 
 	door   *inherit.Door
 	server *http.Server
@@ -129,13 +145,25 @@ type generations struct {
 	changed chan struct{} // closed when newest is another one
 }
 
+// kin is what generations tell each other without being asked. Its functions are called by several goroutines.
+type kin struct {
+	// tell says what the newer ones must know of this one: at once all, then what changes, and at the end of ctx what is left.
+	tell func(ctx context.Context, say func(tidings) error)
+	// heard takes what one of the older has told.
+	heard func(pid int, news tidings)
+	// silent drops what holds only while one of the older tells it: nobody is listened to any more, or anew.
+	silent func(pid int)
+	// gone is called after that when one of the older has ended.
+	gone func(pid int)
+}
+
 // newGenerations opens the door at which the other generations ask this one, who answers with handler.
-func newGenerations(log *zap.Logger, handler http.Handler, gone func(pid int)) (*generations, error) {
+func newGenerations(log *zap.Logger, handler http.Handler, news kin) (*generations, error) {
 	door, err := inherit.NewDoor()
 	if err != nil {
 		return nil, err
 	}
-	g := &generations{log: log, gone: gone, door: door, changed: make(chan struct{})}
+	g := &generations{log: log, news: news, door: door, changed: make(chan struct{})}
 	door.Forwarded = func(b *inherit.Bell) { g.succeed(newGeneration(inherit.Process{Bell: b})) }
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
@@ -154,13 +182,14 @@ func newGenerations(log *zap.Logger, handler http.Handler, gone func(pid int)) (
 	return g, nil
 }
 
-// answerLife says nothing for as long as we live.
+// answerLife tells another process what it must know of us, for as long as we live.
 func (g *generations) answerLife(w http.ResponseWriter, r *http.Request) {
-	_ = http.NewResponseController(w).Flush()
-	select {
-	case <-r.Context().Done():
-	case <-g.ctx.Done():
-	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(g.ctx, cancel)()
+	out, now := json.NewEncoder(w), http.NewResponseController(w)
+	_ = now.Flush()
+	g.news.tell(ctx, func(news tidings) error { return errors.Join(out.Encode(news), now.Flush()) })
 }
 
 // adopt adds those that were there before us.
@@ -171,6 +200,22 @@ func (g *generations) adopt(processes []inherit.Process) {
 		one := newGeneration(p)
 		g.older = append(g.older, one)
 		g.tasks.Go(func() { g.follow(one) })
+	}
+}
+
+// has reports whether one of the older lives, as far as we know.
+func (g *generations) has(pid int) bool {
+	return slices.ContainsFunc(g.all(), func(one *generation) bool { return one.pid == pid })
+}
+
+// settle returns when each of the older has told what there was to tell, or with ctx.
+func (g *generations) settle(ctx context.Context) {
+	for _, one := range g.all() {
+		select {
+		case <-one.told:
+		case <-ctx.Done():
+			g.log.Warn("a former process does not say what its sessions hold", zap.Int("process", one.pid))
+		}
 	}
 }
 
@@ -217,16 +262,30 @@ func (g *generations) askNewest(ctx context.Context, question string, details, a
 	}
 }
 
-// follow forgets a generation when it has ended.
+// listenPause is how long it takes until a process is listened to again that lives, and has told nothing more.
+const listenPause = time.Second
+
+// follow listens to a generation, and forgets it when it has ended.
 func (g *generations) follow(one *generation) {
-	one.awaitEnd(g.ctx)
+	for {
+		last := one.listen(g.ctx, g.news.heard)
+		g.news.silent(one.pid)
+		if last || g.ctx.Err() != nil || !one.lives(g.ctx) {
+			break
+		}
+		select { // it has no descriptors, perhaps
+		case <-time.After(listenPause):
+		case <-g.ctx.Done():
+		}
+	}
 	g.mu.Lock()
 	g.older = slices.DeleteFunc(g.older, func(other *generation) bool { return other == one })
 	g.mu.Unlock()
+	one.settle()
 	one.close()
 	if g.ctx.Err() == nil {
 		g.log.Info("a former process has ended", zap.Int("process", one.pid))
-		g.gone(one.pid)
+		g.news.gone(one.pid)
 	}
 }
 

@@ -10,29 +10,53 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"jackdaw/backends"
 	"jackdaw/internal/inherit"
+	"jackdaw/proxy"
 )
 
-// ancestor is a generation in this process that answers with its name.
+// ancestor is a generation in this process that answers with its name, and tells what its tests want it to.
 type ancestor struct {
 	*generations
-	name string
-	gone chan int
+	name         string
+	says         chan *tidings // nil breaks off
+	heard        chan tidings
+	silent, gone chan int
 }
 
 func newAncestor(t *testing.T, name string, fails error) *ancestor {
 	t.Helper()
-	a := &ancestor{name: name, gone: make(chan int, 10)}
+	a := &ancestor{name: name, says: make(chan *tidings), heard: make(chan tidings, 10), silent: make(chan int, 10), gone: make(chan int, 10)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /name", answerOther(func(_ context.Context, one placement) (string, error) { return one.User + name, fails }))
 	var err error
-	a.generations, err = newGenerations(zap.NewNop(), mux, func(pid int) { a.gone <- pid })
+	a.generations, err = newGenerations(zap.NewNop(), mux, kin{
+		tell:   a.tell,
+		heard:  func(_ int, news tidings) { a.heard <- news },
+		silent: func(pid int) { a.silent <- pid },
+		gone:   func(pid int) { a.gone <- pid },
+	})
 	must(t, err)
 	t.Cleanup(a.close)
 	return a
+}
+
+func (a *ancestor) tell(ctx context.Context, say func(tidings) error) {
+	for {
+		select {
+		case news := <-a.says:
+			if news == nil || say(*news) != nil {
+				return
+			}
+		case <-ctx.Done():
+			_ = say(tidings{Flow: []byte("last")})
+			return
+		}
+	}
 }
 
 // bell is one of its own, as another process would have it.
@@ -133,5 +157,53 @@ func TestAskNewest(t *testing.T) {
 	old.succeed(nil)
 	if err := old.askNewest(ctx, "POST /name", placement{}, nil); !errors.Is(err, errNotServing) {
 		t.Errorf("without a newest the error is %v", err)
+	}
+}
+
+// What an older generation tells is heard as it comes, the last word included; then it is gone.
+func TestListen(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	newest, old := newAncestor(t, "newest", nil), newAncestor(t, "old", nil)
+	newest.adopt([]inherit.Process{{PID: 7, Bell: old.bell(t)}})
+	settled := make(chan struct{})
+	go func() { newest.settle(t.Context()); close(settled) }()
+	one, two := proxy.Holds{Users: map[string]int32{"anna": 1}}, proxy.Holds{Users: map[string]int32{"anna": 2}}
+	old.says <- &tidings{Sessions: one, More: true}
+	if diff := cmp.Diff(tidings{Sessions: one, More: true}, <-newest.heard); diff != "" {
+		t.Error(diff)
+	}
+	select {
+	case <-settled:
+		t.Error("settled before all was told")
+	case <-time.After(10 * time.Millisecond):
+	}
+	old.says <- &tidings{Sessions: two}
+	if diff := cmp.Diff(tidings{Sessions: two}, <-newest.heard); diff != "" {
+		t.Error(diff)
+	}
+	<-settled
+	old.close()
+	if news := <-newest.heard; string(news.Flow) != "last" {
+		t.Errorf("the last word is %+v", news)
+	}
+	if silent, gone := <-newest.silent, <-newest.gone; silent != 7 || gone != 7 {
+		t.Errorf("silent is %d, gone is %d", silent, gone)
+	}
+}
+
+// A generation that lives, and whose word breaks off, is listened to anew; it is not taken for gone.
+func TestListenAnew(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	newest, old := newAncestor(t, "newest", nil), newAncestor(t, "old", nil)
+	newest.adopt([]inherit.Process{{PID: 7, Bell: old.bell(t)}})
+	old.says <- &tidings{Presence: backends.Presence{"s1": nil}}
+	<-newest.heard
+	old.says <- nil
+	if pid := <-newest.silent; pid != 7 {
+		t.Errorf("silent is %d", pid)
+	}
+	old.says <- &tidings{Presence: backends.Presence{"s2": nil}}
+	if _, ok := (<-newest.heard).Presence["s2"]; !ok || len(newest.all()) != 1 {
+		t.Error("it is not heard, or taken for gone")
 	}
 }

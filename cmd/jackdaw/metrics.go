@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap"
 )
 
@@ -30,18 +26,22 @@ type metrics struct {
 	reloads reloadCounts
 	certs   certificateWatch
 
+	asking  sync.Mutex // held by who asks the older processes: what they say first must not be taken for their last word
 	mu      sync.Mutex
-	older   map[int][]*dto.MetricFamily // what they last said of their flow, by process
-	past    []*dto.MetricFamily         // of those that have ended
-	ended   map[int]bool                // them
-	retired bool                        // another process adds us up
+	older   map[int]*account    // by process
+	past    []*dto.MetricFamily // of those that have ended
+	retired bool                // another process adds us up, or has not handed over yet
+}
+
+// account is what another process has counted.
+type account struct {
+	flow  []*dto.MetricFamily // as it was last heard
+	final bool                // nothing more is heard
+	gone  bool                // the process is
 }
 
 func newMetrics(d *daemon) *metrics {
-	m := &metrics{
-		daemon: d, flow: prometheus.NewRegistry(), state: prometheus.NewRegistry(), older: make(map[int][]*dto.MetricFamily),
-		ended: make(map[int]bool),
-	}
+	m := &metrics{daemon: d, flow: prometheus.NewRegistry(), state: prometheus.NewRegistry(), older: make(map[int]*account)}
 	m.reloads.last.Store(time.Now().Unix())
 	m.flow.MustRegister(flowCollector{d})
 	m.state.MustRegister(stateCollector{m}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -85,7 +85,11 @@ func (m *metrics) sum() ([]*dto.MetricFamily, error) {
 	own, err := m.flow.Gather()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return addUp(append([][]*dto.MetricFamily{own, m.past}, slices.Collect(maps.Values(m.older))...)...), err
+	all := [][]*dto.MetricFamily{own, m.past}
+	for _, a := range m.older {
+		all = append(all, a.flow)
+	}
+	return addUp(all...), err
 }
 
 // askOlder has the older processes tell. Of one that does not answer, what it has said before holds.
@@ -93,19 +97,21 @@ func (m *metrics) askOlder() {
 	if m.daemon.generations == nil {
 		return
 	}
+	m.asking.Lock()
+	defer m.asking.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), flowLimit)
 	defer cancel()
 	err := m.daemon.generations.Each(func(g *generation) error {
-		families, err := g.flow(ctx)
+		text, err := g.flow(ctx)
 		if err != nil {
 			return err
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if !m.ended[g.pid] { // meanwhile
-			m.older[g.pid] = families
+		if a := m.older[g.pid]; a != nil && !a.final {
+			a.flow, err = decodeFlow(text)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		m.daemon.log.Warn("metrics of a former process are not up to date", zap.Error(err))
@@ -113,60 +119,20 @@ func (m *metrics) askOlder() {
 }
 
 // flow asks a process for what it counts.
-func (g *generation) flow(ctx context.Context) ([]*dto.MetricFamily, error) {
+func (g *generation) flow(ctx context.Context) ([]byte, error) {
 	response, err := g.send(ctx, "GET /flow", nil)
 	if err != nil {
 		return nil, fmt.Errorf("asking process %d: %w", g.pid, err)
 	}
 	defer response.Body.Close()
-	decoder := expfmt.NewDecoder(response.Body, flowFormat)
-	var all []*dto.MetricFamily
-	for {
-		family := new(dto.MetricFamily)
-		switch err := decoder.Decode(family); {
-		case errors.Is(err, io.EOF):
-			return all, nil
-		case err != nil:
-			return nil, fmt.Errorf("asking process %d: %w", g.pid, err)
-		}
-		all = append(all, family)
-	}
-}
-
-var flowFormat = expfmt.NewFormat(expfmt.TypeProtoDelim)
-
-// answerFlow tells the newest process what this one has counted, and what it knows of those that had ended when it was the newest.
-func (m *metrics) answerFlow(w http.ResponseWriter, _ *http.Request) {
-	own, err := m.flow.Gather()
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return nil, fmt.Errorf("asking process %d: %w", g.pid, err)
 	}
-	m.mu.Lock()
-	all := addUp(own, m.past)
-	m.mu.Unlock()
-	encoder := expfmt.NewEncoder(w, flowFormat)
-	for _, family := range all {
-		if encoder.Encode(family) != nil {
-			return // nobody listens any more
-		}
-	}
+	return text, nil
 }
 
-// forget keeps the counters of a process that has ended, unless another one does that.
-func (m *metrics) forget(pid int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if last := m.older[pid]; !m.retired {
-		m.past = addUp(m.past, slices.DeleteFunc(last, func(f *dto.MetricFamily) bool { return f.GetType() == dto.MetricType_GAUGE }))
-	}
-	delete(m.older, pid)
-	m.ended[pid] = true
-}
-
-// retire leaves the adding up to another process.
-func (m *metrics) retire() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.retired = true
+// answerFlow tells the newest process what this one has counted.
+func (m *metrics) answerFlow(w http.ResponseWriter, _ *http.Request) {
+	_, _ = w.Write(m.last()) // who has gone does not want it
 }

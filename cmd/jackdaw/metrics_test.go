@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -117,9 +119,9 @@ func TestAddUp(t *testing.T) {
 // already, nothing is counted twice.
 func TestProcessEnds(t *testing.T) {
 	m := idleDaemon(t, configs.Admin{}).metrics
-	m.older[17] = counted(t, countedHere)
+	m.older[17] = &account{flow: counted(t, countedHere)}
 	m.forget(17)
-	m.older[18] = counted(t, countedThere)
+	m.learn(18, encodeFlow(counted(t, countedThere)))
 	m.forget(18)
 	m.forget(19) // never said anything
 	text := written(t, m.past)
@@ -130,10 +132,46 @@ func TestProcessEnds(t *testing.T) {
 		t.Errorf("keeps sessions that are gone:\n%s", text)
 	}
 	m.retire()
-	m.older[20] = counted(t, countedHere)
+	m.older[20] = &account{flow: counted(t, countedThere)}
 	m.forget(20)
 	if again := written(t, m.past); again != text {
 		t.Errorf("counted once more:\n%s", again)
+	}
+	m.takeBack()
+	if again := written(t, m.past); !strings.Contains(again, `jackdaw_connections_total{service="imaps"} 54`) || len(m.older) > 0 {
+		t.Errorf("the other process was not to add up, and this one does not:\n%s", again)
+	}
+}
+
+// Whoever takes over goes on with what was counted, each process once: those that have ended before, those that live, and those that
+// end while it takes over, of which it or the former one may have heard the last word, or nobody.
+func TestCountersInherited(t *testing.T) {
+	former, next := idleDaemon(t, configs.Admin{}).metrics, idleDaemon(t, configs.Admin{}).metrics
+	flow := func(n int) []byte {
+		return encodeFlow(counted(t, fmt.Sprintf("# TYPE jackdaw_logins_total counter\njackdaw_logins_total %d\n"+
+			"# TYPE jackdaw_sessions gauge\njackdaw_sessions 1\n", n)))
+	}
+	const before, lives, endsKilled, ends, endsFirst = 1, 2, 3, 4, 5
+	for pid, n := range map[int]int{before: 1, lives: 10, endsKilled: 100, ends: 900, endsFirst: 9_000} {
+		former.account(pid).flow, _ = decodeFlow(flow(n))
+	}
+	former.forget(before)
+	next.retire()
+	next.learn(endsFirst, flow(10_000)) // both hear the last word, and the former one adds it up
+	next.forget(endsFirst)
+	former.learn(endsFirst, flow(10_000))
+	former.forget(endsFirst)
+	next.learn(ends, flow(1000))
+	next.forget(ends)
+	next.forget(endsKilled)
+	must(t, next.inherit(former.handOver()))
+	all, err := next.sum()
+	must(t, err)
+	if text := written(t, all); !strings.Contains(text, "jackdaw_logins_total 11111\n") || !strings.Contains(text, "jackdaw_sessions 1\n") {
+		t.Errorf("counted were 11111 logins, and 1 session is there:\n%s", text)
+	}
+	if _, ok := next.older[os.Getpid()]; !ok || len(next.older) != 2 {
+		t.Errorf("there live %v, want %d and this one", slices.Collect(maps.Keys(next.older)), lives)
 	}
 }
 

@@ -28,6 +28,8 @@ var (
 	descBackendSessions = describe("backend_sessions", "Sessions at a backend, and logins that are to become some.", "backend")
 	descBackendLogins   = describe("backend_logins_total", "Logins at a backend.", "backend", "protocol", "outcome")
 	descAnswers         = describe("directory_answers_total", "What directories and verifiers have answered.", "directory", "outcome", "source")
+	descLimitRefused    = describe("limit_refusals_total", "What was refused because of a limit.", "limit")
+	descReloads         = describe("reloads_total", "Attempts to read the configuration again.", "outcome")
 	descLog             = describe("log_messages_total", "Lines of the log that ask for attention.", "level")
 	descLogLost         = describe("log_lost_lines_total", "Lines of the log that nobody took in time, or for which there was no room.")
 )
@@ -39,7 +41,7 @@ type flowCollector struct{ *daemon }
 func (c flowCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descConnections, descSessions, descRelayed, descHandshakes, descNames, descLogins, descSteps, descRecipients,
-		descBackendSessions, descBackendLogins, descAnswers, descLog, descLogLost,
+		descBackendSessions, descBackendLogins, descAnswers, descLimitRefused, descReloads, descLog, descLogLost,
 	} {
 		to <- d
 	}
@@ -54,6 +56,11 @@ func (c flowCollector) Collect(to chan<- prometheus.Metric) {
 		out.counter(descLog, n, level)
 	}
 	out.counter(descLogLost, c.lines.losses.Load())
+	for _, l := range c.server.Limits() {
+		out.counter(descLimitRefused, uint64(l.Refused), l.Name)
+	}
+	out.counter(descReloads, c.metrics.reloads.done.Load(), "ok")
+	out.counter(descReloads, c.metrics.reloads.failed.Load(), "failed")
 	if router := c.placer.Load(); router != nil {
 		steps := router.Steps()
 		out.histogram(descSteps, steps.Verifier.Read(), "verifier")
@@ -102,7 +109,7 @@ func (c flowCollector) collectNames(out sink) {
 
 func (c flowCollector) collectBackends(out sink, states []backends.BackendState) {
 	for _, b := range states {
-		out.gauge(descBackendSessions, float64(b.Sessions), b.Name)
+		out.gauge(descBackendSessions, float64(b.Own), b.Name)
 		for _, s := range b.Services {
 			protocol := string(s.Protocol)
 			out.counter(descBackendLogins, s.Logins.OK, b.Name, protocol, "ok")

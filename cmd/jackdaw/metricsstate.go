@@ -14,13 +14,11 @@ var (
 	descBuild     = describe("build_info", "Always 1: the program that runs.", "version", "go")
 	descProcesses = describe("processes", "Processes of the daemon: this one, and those before it that still have sessions.")
 	descReady     = describe("ready", "1 while clients may be sent here.")
-	descReloads   = describe("reloads_total", "Attempts to read the configuration again.", "outcome")
 	descReloadOK  = describe("reload_ok", "0 when the configuration file could not be read the last time, and the one before holds.")
 	descReloaded  = describe("reload_timestamp_seconds", "When the configuration was read that holds.")
 
-	descLimit        = describe("limit", "A limit; those that are off are left out.", "limit")
-	descLimitUsed    = describe("limit_used", "How much of a limit is used; of one per client or user, how many of these have all of it.", "limit")
-	descLimitRefused = describe("limit_refusals_total", "What was refused because of a limit.", "limit")
+	descLimit     = describe("limit", "A limit; those that are off are left out.", "limit")
+	descLimitUsed = describe("limit_used", "How much of a limit is used; of one per client or user, how many of these have all of it.", "limit")
 
 	descCertificates   = describe("certificates", "Certificates that clients can be shown.")
 	descCertExpiring   = describe("certificates_expiring", "Certificates that clients can be shown, and that expire within a time.", "within")
@@ -44,7 +42,7 @@ type stateCollector struct{ *metrics }
 // Describe is prometheus.Collector's.
 func (c stateCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descBuild, descProcesses, descReady, descReloads, descReloadOK, descReloaded, descLimit, descLimitUsed, descLimitRefused,
+		descBuild, descProcesses, descReady, descReloadOK, descReloaded, descLimit, descLimitUsed,
 		descCertificates, descCertExpiring, descCertFirst, descCertProblems, descACMENames, descACMEOrders,
 		descBackendUp, descBackendDrained, descBackendSlow, descBackendLogging, descBackendWaiting, descAddressUp, descAddressTime,
 	} {
@@ -61,7 +59,6 @@ func (c stateCollector) Collect(to chan<- prometheus.Metric) {
 			out.gauge(descLimit, float64(l.Limit), l.Name)
 		}
 		out.gauge(descLimitUsed, float64(l.Now), l.Name)
-		out.counter(descLimitRefused, uint64(l.Refused), l.Name)
 	}
 	if certs := c.daemon.admin.certs.Load(); certs != nil {
 		c.collectCertificates(out, certs)
@@ -78,8 +75,6 @@ func (c stateCollector) collectProcess(out sink) {
 	}
 	out.gauge(descProcesses, float64(processes))
 	out.yes(descReady, c.daemon.admin.ready())
-	out.counter(descReloads, c.reloads.done.Load(), "ok")
-	out.counter(descReloads, c.reloads.failed.Load(), "failed")
 	out.yes(descReloadOK, !c.reloads.bad.Load())
 	out.gauge(descReloaded, float64(c.reloads.last.Load()))
 }

@@ -30,6 +30,7 @@ type operator struct {
 	generations *generations  // nil where nobody takes over
 	level       *logLevel
 	emptying    emptying
+	changes     gate
 	ending      <-chan struct{} // closed when nothing is done any more
 }
 

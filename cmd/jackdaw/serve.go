@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -186,6 +187,8 @@ func (d *daemon) retire(heir *upgraded, signals <-chan os.Signal) error {
 		case <-asked.Done():
 		}
 	}()
+	var resting sync.WaitGroup
+	resting.Go(func() { d.rest(asked) })
 	half := d.config.Limits.UpgradeTimeout / 2
 	undisturbed, cancelFirst := context.WithTimeout(asked, half)
 	defer cancelFirst()
@@ -194,7 +197,25 @@ func (d *daemon) retire(heir *upgraded, signals <-chan os.Signal) error {
 		defer cancelLate()
 		_ = d.server.End(late, half)
 	}
+	cancel()
+	resting.Wait()
 	return d.finish(hurry)
+}
+
+// rest ends all looks at stores and directories when no session is left that has yet to log in or to deliver a message: those that are
+// relayed need neither.
+func (d *daemon) rest(ctx context.Context) {
+	const longest = time.Minute
+	for pause := time.Second; !d.server.Settled(); pause = min(2*pause, longest) {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+	d.router.Retire(nil)
+	d.router = nil
+	d.log.Debug("no session needs a store or directory any more")
 }
 
 // stop ends the process and those that have gone before it. Load balancers hear of that before anybody finds the doors closed.

@@ -64,6 +64,9 @@ func (r *statusReport) print(out io.Writer, now time.Time) error {
 			rows.row("limit", fmt.Sprintf("%s: %d of %s, %d refused", l.Name, l.Now, most(l.Limit), l.Refused))
 		}
 	}
+	for _, one := range r.Emptied {
+		rows.row("emptied", fmt.Sprintf("%s until %s", one.Backend, clock(one.Until, now)))
+	}
 	for _, one := range r.Blocked {
 		rows.row("blocked", fmt.Sprintf("%s until %s", describeBlocked(one), clock(one.Until, now)))
 	}

@@ -123,11 +123,10 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 	d.manager.follow(heir.PID) // before the heir says anything to the manager, who hears no other process
 	ctx, cancelGive := context.WithTimeoutCause(context.Background(), askLimit, errNotReady)
 	defer cancelGive()
-	if err := heir.Give(ctx, d.estate()); err != nil {
+	left := d.estate()
+	if err := heir.Give(ctx, left); err != nil {
 		d.manager.follow(os.Getpid())
-		d.placements.takeBack()
-		d.generations.succeed(nil)
-		d.generations.announce()
+		d.takeBack(left)
 		return nil, err
 	}
 	d.sockets.Pass()
@@ -138,39 +137,73 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 // estate is what the next process must know to the last moment. It travels between two processes, and never lies in a file.
 type estate struct {
 	Tickets []tlsstore.OwnKey
+	Emptied []emptied
 	Seats   []backends.Seat
 	Drained []string
 	Logins  []loginMinute // of the last hour
 	Blocked []proxy.Block
+	Log     logReport
+	Counted ledger
 }
 
+// estate has nothing of it changed any more, unless it is taken back.
 func (d *daemon) estate() estate {
+	d.operator.changes.shut()
 	return estate{
 		Tickets: d.tickets.OwnKeys(),
+		Emptied: d.operator.emptying.close(),
 		Seats:   d.placements.handOver(),
 		Drained: d.router.Drained(),
 		Logins:  d.web.history.list(),
 		Blocked: d.server.Blocked(),
+		Log:     d.level.report(),
+		Counted: d.metrics.handOver(),
 	}
 }
 
+// takeBack goes on as if nothing had been handed over.
+func (d *daemon) takeBack(left estate) {
+	d.placements.takeBack()
+	d.metrics.takeBack()
+	d.operator.resume(left.Emptied)
+	d.generations.succeed(nil)
+	d.generations.announce()
+	d.operator.changes.open()
+}
+
+// hearLimit is how long the new process waits to be told what sessions of the older ones hold.
+const hearLimit = 3 * time.Second
+
 // inherit begins with what another process has left.
 func (d *daemon) inherit(w *inherit.Will) error {
+	d.metrics.retire() // until we know what has been counted
+	d.generations.adopt(w.Processes)
 	ctx, cancel := context.WithTimeout(context.Background(), acquaintLimit)
 	defer cancel()
 	d.router.Acquaint(ctx)
+	hearing, cancelHearing := context.WithTimeout(context.Background(), hearLimit)
+	defer cancelHearing()
+	d.generations.settle(hearing)
 	var left estate
 	if err := w.Accept(&left); err != nil {
 		return err
 	}
+	if err := d.metrics.inherit(left.Counted); err != nil {
+		return err
+	}
 	d.tickets.Inherit(left.Tickets)
-	d.router.DrainAll(left.Drained)
+	d.router.InheritDrained(left.Drained)
 	d.web.history.inherit(left.Logins)
-	d.server.Block(left.Blocked...)
+	d.server.InheritBlocks(left.Blocked)
+	d.level.inherit(left.Log)
 	d.router.Inherit(left.Seats, d.placements.evict)
-	d.generations.adopt(w.Processes)
+	for _, p := range w.Processes {
+		if !d.generations.has(p.PID) { // it has ended after we met it, and may have left seats to us all the same
+			d.router.Vacate(p.PID, "", "")
+		}
+	}
+	d.operator.resume(left.Emptied)
 	d.generations.announce()
-	d.generations.tasks.Go(d.metrics.askOlder) // before any of them ends, and is forgotten
 	return w.Serve()
 }
 
@@ -183,10 +216,7 @@ func (d *daemon) openDoor() (err error) {
 	d.placements.handle(mux)
 	d.operator.handleOther(mux)
 	mux.HandleFunc("GET /flow", d.metrics.answerFlow)
-	d.generations, err = newGenerations(d.log, mux, func(pid int) {
-		d.placer.Load().Vacate(pid, "", "")
-		d.metrics.forget(pid)
-	})
+	d.generations, err = newGenerations(d.log, mux, d.kin())
 	if err != nil {
 		return err
 	}

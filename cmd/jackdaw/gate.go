@@ -1,0 +1,38 @@
+package main
+
+import (
+	"errors"
+	"sync"
+)
+
+// errTakingOver refuses what the process that takes over would not hear of any more.
+var errTakingOver = errors.New("another process is taking over: ask again in a moment")
+
+// gate is passed by whatever changes what an upgrade hands on. What has passed is handed on, all else is refused. The zero value is
+// open. Safe for concurrent use.
+type gate struct {
+	mu     sync.RWMutex
+	closed bool
+}
+
+// pass makes a change, which takes a moment only, or refuses it.
+func (g *gate) pass(change func() error) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.closed {
+		return errTakingOver
+	}
+	return change()
+}
+
+// shut lets nothing pass any more, and returns when the changes that have passed are made.
+func (g *gate) shut() { g.set(true) }
+
+// open lets changes pass again.
+func (g *gate) open() { g.set(false) }
+
+func (g *gate) set(closed bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = closed
+}
