@@ -108,17 +108,18 @@ func (b *blocks) add(all ...Block) {
 	b.sweep()
 }
 
-// replace has these blocks hold, and no others.
-func (b *blocks) replace(all []Block) {
+// inherit has these blocks hold, and no others.
+func (b *blocks) inherit(all []Block) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	before := b.all()
 	b.networks, b.users = nil, nil
 	for _, one := range all {
 		b.put(one)
 	}
 	b.sweep()
-	if !slices.EqualFunc(before, b.all(), func(x, y Block) bool { return x.same(y) && x.Until.Equal(y.Until) }) {
+	known := slices.EqualFunc(before, b.all(), func(x, y Block) bool { return x.same(y) && x.Until.Equal(y.Until) })
+	b.mu.Unlock()
+	if !known {
 		b.keep()
 	}
 }
@@ -195,7 +196,7 @@ func (s *Server) Block(all ...Block) { s.blocks.add(all...) }
 
 // InheritBlocks has those blocks hold that did at another process, and no others: what was kept when this one began may have changed
 // since.
-func (s *Server) InheritBlocks(all []Block) { s.blocks.replace(all) }
+func (s *Server) InheritBlocks(all []Block) { s.blocks.inherit(all) }
 
 // Unblock lets a network or user in again, and reports whether it was blocked.
 func (s *Server) Unblock(one Block) bool { return s.blocks.remove(one) }

@@ -108,3 +108,22 @@ func TestBlocksClock(t *testing.T) {
 		}
 	})
 }
+
+// Who takes over from another process has its blocks, and no others: somebody may have been let in again since the file was read.
+func TestBlocksInherited(t *testing.T) {
+	dir := t.TempDir()
+	former, next := &blocks{log: zap.NewNop()}, &blocks{log: zap.NewNop()}
+	former.keepIn(dir)
+	former.add(blockedFor(time.Hour, "", "anna@a.example"), blockedFor(time.Hour, "", "bert@a.example"))
+	next.keepIn(dir)
+	former.remove(blockedFor(0, "", "anna@a.example"))
+	former.add(blockedFor(time.Hour, "192.0.2.0/24", ""))
+	next.inherit(former.list())
+	restarted := &blocks{log: zap.NewNop()}
+	restarted.keepIn(dir)
+	for _, b := range []*blocks{next, restarted} {
+		if b.user("anna@a.example") || !b.user("bert@a.example") || !b.network(netip.MustParseAddr("192.0.2.1")) {
+			t.Errorf("there are %v", b.list())
+		}
+	}
+}
