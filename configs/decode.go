@@ -19,6 +19,7 @@ type decoder struct {
 	errs    Errors
 	partial bool // the file is not read to its end, so what seems to be missing may be there
 	secrets []string
+	broken  []string // paths of entries that are there and have errors of their own
 
 	parser   unstable.Parser
 	newlines []int // their offsets
@@ -138,6 +139,8 @@ func (d *decoder) entry(n *node, v reflect.Value, key string) {
 	d.decode(n, value)
 	if len(d.errs) == before {
 		v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), value)
+	} else {
+		d.broken = append(d.broken, n.path)
 	}
 }
 
@@ -268,7 +271,7 @@ func (d *decoder) unknownKey(n *node, key string, valid []string) {
 	if n.path != "" {
 		where = " in " + n.title()
 	}
-	d.errorf(n.values[key], "unknown key %q%s%s", key, where, suggest(key, valid))
+	d.errorf(n.values[key], "unknown key %q%s%s", key, where, Suggest(key, valid))
 }
 
 // noun names the type of a value, for errors.

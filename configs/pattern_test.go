@@ -74,14 +74,14 @@ func TestSuggest(t *testing.T) {
 		"minversion":  `; did you mean "min_version"?`,
 		"ciphers":     `; valid: certificates, default, min_version`,
 	} {
-		if got := suggest(name, valid); got != want {
+		if got := Suggest(name, valid); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
-	if got := suggest("a", []string{"b"}); got != "; valid: b" {
+	if got := Suggest("a", []string{"b"}); got != "; valid: b" {
 		t.Errorf("names with no letter in common: got %q", got)
 	}
-	if got := suggest("a", nil); got != "" {
+	if got := Suggest("a", nil); got != "" {
 		t.Errorf("without a choice: got %q", got)
 	}
 }

@@ -66,7 +66,7 @@ func (p *Pool) check(d *decoder, n *node) {
 		value := n.get("weights").at(name)
 		switch {
 		case !slices.Contains(p.Members, name):
-			d.errorf(value, "weights: pool %q has no member %q%s", p.Name, name, suggest(name, p.Members))
+			d.errorf(value, "weights: pool %q has no member %q%s", p.Name, name, Suggest(name, p.Members))
 		case p.Weights[name] < 1:
 			d.errorf(value, "weights: the weight of %q must be at least 1", name)
 		}
@@ -107,7 +107,7 @@ func (c *Config) checkPools(d *decoder, n *node) {
 		for i, item := range n.get("members").list() {
 			backend, ok := c.Backend(p.Members[i])
 			if !ok || strings.HasPrefix(backend.Name, "*") {
-				d.errorf(item, "no backend %q%s", p.Members[i], suggest(p.Members[i], c.backendNames()))
+				d.errorf(item, "no backend %q%s", p.Members[i], Suggest(p.Members[i], c.backendNames()))
 			}
 		}
 	}

@@ -124,7 +124,7 @@ func oneOf(what, s string, valid []string) error {
 	if slices.Contains(valid, s) {
 		return nil
 	}
-	return errors.New("unknown " + what + " " + strconv.Quote(s) + suggest(s, valid))
+	return errors.New("unknown " + what + " " + strconv.Quote(s) + Suggest(s, valid))
 }
 
 func serviceNames(services []Service) []string {

@@ -2,9 +2,9 @@ package configs
 
 import "strings"
 
-// suggest completes an error about an unknown name with the nearest valid one, else with a choice that is short enough
+// Suggest completes an error about an unknown name with the nearest valid one, else with a choice that is short enough
 // to read.
-func suggest(name string, valid []string) string {
+func Suggest(name string, valid []string) string {
 	near, most := "", max(1, (len(name)+1)/3)
 	for _, v := range valid {
 		if d := distance(name, v); d <= most && d < max(len(name), len(v)) {

@@ -236,7 +236,7 @@ func (c *Config) checkTo(d *decoder, n *node, to string) {
 		for _, p := range c.Pools {
 			names = append(names, p.Name)
 		}
-		d.errorf(n, "no backend %q%s", to, suggest(to, names))
+		d.errorf(n, "no backend %q%s", to, Suggest(to, names))
 	case strings.HasPrefix(to, "*"):
 		d.errorf(n, "%q stands for many stores; name one of them", to)
 	case backend.Name != to:
@@ -248,8 +248,8 @@ func (c *Config) checkTo(d *decoder, n *node, to string) {
 
 // checkLookup looks for the directory that a route names.
 func (c *Config) checkLookup(d *decoder, n *node, lookup string) {
-	if _, ok := c.Directories[lookup]; !ok && lookup != "" {
-		d.errorf(n, "no directory %q%s", lookup, suggest(lookup, slices.Sorted(maps.Keys(c.Directories))))
+	if _, ok := c.Directories[lookup]; !ok && lookup != "" && !slices.Contains(d.broken, "directory."+lookup) {
+		d.errorf(n, "no directory %q%s", lookup, Suggest(lookup, slices.Sorted(maps.Keys(c.Directories))))
 	}
 }
 
@@ -260,7 +260,7 @@ func (c *Config) checkListenerNames(d *decoder, n *node, patterns []string) {
 	}
 	for i, pattern := range patterns {
 		if !slices.ContainsFunc(names, func(name string) bool { return Match(pattern, name) }) {
-			d.errorf(n.list()[i], "no listener %q%s", pattern, suggest(pattern, names))
+			d.errorf(n.list()[i], "no listener %q%s", pattern, Suggest(pattern, names))
 		}
 	}
 }
