@@ -46,6 +46,9 @@ func TestWhereAndMove(t *testing.T) {
 			t.Error("what is not there was moved or drained")
 		}
 	}
+	if err := r.Drain("farm", true); err == nil || err.Error() != `no backend "farm"; valid: s1, s2` {
+		t.Errorf("draining a pool: %v", err)
+	}
 }
 
 // settled is a user with one session on a member of a pool, which ends when it is told to.

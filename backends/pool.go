@@ -344,7 +344,7 @@ func rendezvous(pool *configs.Pool, user User, member string) float64 {
 // temporary failure. It holds after a reload, and where the configuration has a state directory after a restart.
 func (r *Router) Drain(backend string, drained bool) error {
 	if b, ok := r.config.Backend(backend); !ok || b.Name == backend && strings.HasPrefix(backend, "*") {
-		return fmt.Errorf("no backend %q", backend)
+		return fmt.Errorf("no backend %q%s", backend, configs.Suggest(backend, backendNames(r.config)))
 	}
 	r.doors.of(backend).drain(drained)
 	r.memory.keepDrained(r.doors)

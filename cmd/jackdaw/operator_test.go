@@ -219,7 +219,7 @@ func TestPrintDeadWay(t *testing.T) {
 	}}}
 	var out strings.Builder
 	must(t, printBackendStates(&out, all))
-	want := "warning: s1, imap: 10.0.0.2:143, down: connection?refused\nproblem: s1, pop3: store is down\n"
+	want := "warning: s1, imap: 10.0.0.2:143, down: connection refused\nproblem: s1, pop3: store is down\n"
 	if !strings.HasSuffix(out.String(), want) {
 		t.Errorf("printed is\n%swant\n%s", out.String(), want)
 	}

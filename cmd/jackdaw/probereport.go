@@ -193,8 +193,11 @@ func (r rows) row(key string, values ...string) {
 }
 
 func printable(r rune) rune {
-	if unicode.IsPrint(r) {
+	switch {
+	case unicode.IsPrint(r):
 		return r
+	case unicode.IsSpace(r): // errors of libraries have several lines
+		return ' '
 	}
 	return '?'
 }

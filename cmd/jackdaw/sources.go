@@ -45,6 +45,9 @@ func printSources(out io.Writer, config *configs.Config) {
 	for _, p := range config.Pools {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%v\t%s\n", p.Name, strings.Join(p.Members, " "), p.Hash, p.Sticky, p.OnFailure)
 	}
+	if len(config.Pools) > 0 {
+		fmt.Fprintln(table, "\nwarning: this frontend alone knows which member a user is on; with several frontends a user may be on two members at once")
+	}
 }
 
 func lifetime(d time.Duration) string {
