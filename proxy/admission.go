@@ -26,6 +26,7 @@ type turns struct {
 	lines   map[subnet]*line // of the clients that wait in fresh
 	calm    sync.Cond        // fresh has become shorter
 	dropped int64            // whose time was over, or who had gone, when their turn came
+	crowded func()           // is called when one has to wait; nil: nobody wants to know
 }
 
 // line has what waits of one client. A part of it stands in turns.fresh: as many as a client may have there, so that a flood of one is
@@ -53,8 +54,8 @@ func newTurns(slots int) *turns {
 	return t
 }
 
-// handshakesAtOnce is how many compute: one for each processor, and one that is ready when another one has to wait.
-func handshakesAtOnce() int { return runtime.GOMAXPROCS(0) + 1 }
+// handshakesAtOnce is how many compute: one for each processor.
+func handshakesAtOnce() int { return runtime.GOMAXPROCS(0) }
 
 // errGone means that a client has left while its handshake waited for its turn.
 var errGone = errors.New("client has gone while it waited")
@@ -69,6 +70,9 @@ func (t *turns) await(ctx context.Context, t1 *turn, begun bool) error {
 	}
 	t1.come = make(chan struct{})
 	t.enqueue(t1, begun)
+	if t.crowded != nil {
+		t.crowded()
+	}
 	t.mu.Unlock()
 	select {
 	case <-t1.come:

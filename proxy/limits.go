@@ -63,8 +63,10 @@ type limits struct {
 }
 
 func newLimits(log *zap.Logger) *limits {
+	turns := newTurns(handshakesAtOnce())
+	turns.crowded = new(surge).goOn
 	return &limits{
-		log: log, failures: newFailures(), denied: denyList{log: log}, turns: newTurns(handshakesAtOnce()), most: sessionsPossible(),
+		log: log, failures: newFailures(), denied: denyList{log: log}, turns: turns, most: sessionsPossible(),
 		refused: make(map[string]int64), told: make(map[string]time.Time),
 	}
 }

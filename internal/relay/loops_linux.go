@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// processors is how many there are to be used; there may be more threads for a while.
+var processors = runtime.GOMAXPROCS(0)
+
 // Loops are the event loops of a program, one for each processor that it may use. They begin with the first session. The zero
 // value is ready; Loops are safe for concurrent use.
 type Loops struct {
@@ -55,7 +58,7 @@ func (l *Loops) take() *loop {
 }
 
 func (l *Loops) begin() {
-	for range runtime.GOMAXPROCS(0) {
+	for range processors {
 		one, err := newLoop()
 		if err != nil {
 			return
