@@ -139,9 +139,10 @@ func (r *registry) ring(id digest) *keyring {
 	return ring
 }
 
-// release forgets a key that nobody has or wants.
+// release forgets a key that nobody has or wants. The pair that was the last to want it may come again later, when a file has brought
+// the key back.
 func (r *registry) release(ring *keyring) {
-	if len(ring.pairs) == 0 && len(ring.files) == 0 {
+	if len(ring.pairs) == 0 && len(ring.files) == 0 && r.rings[ring.id] == ring {
 		delete(r.rings, ring.id)
 	}
 }
