@@ -17,7 +17,7 @@ packages='
 	dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-submissiond dovecot-managesieved dovecot-sieve
 	sasl2-bin libsasl2-modules
 	haproxy pebble ca-certificates curl openssl isync sieve-connect swaks libnet-ssleay-perl fetchmail getmail6 mutt python3
-	testssl.sh sslscan
+	testssl.sh sslscan certbot
 	gcc libc6-dev'
 cyrus='cyrus-common cyrus-imapd cyrus-pop3d cyrus-murder'
 postfix='postfix'

@@ -259,11 +259,7 @@ func TestCertbot(t *testing.T) {
 	certbot, config := filepath.Join(dir, "letsencrypt"), filepath.Join(dir, "jackdaw.toml")
 	lineage(t, ca, certbot, "mail.a.example")
 	lineage(t, ca, certbot, "mail.b.example")
-	hook := filepath.Join(certbot, "renewal-hooks/deploy/jackdaw")
-	must(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	text := strings.NewReplacer("chgrp jackdaw", "chgrp "+group, "root | jackdaw", "root | "+group,
-		"/etc/jackdaw/jackdaw.toml", config).Replace(contents(t, "../packaging/certbot-hook"))
-	must(t, os.WriteFile(hook, []byte(text), 0o755))
+	hook := installHook(t, certbot, group, config)
 	program := built(t)
 	check := func() (string, error) {
 		out, err := exec.Command(program, "check", "-c", config, "--as-user", service.Username).Output()
@@ -300,6 +296,17 @@ func TestCertbot(t *testing.T) {
 	if info.Mode().Perm() != 0o640 {
 		t.Errorf("the key has mode %o, want 640", info.Mode().Perm())
 	}
+}
+
+// installHook puts the package's hook where certbot looks for it, for another group and configuration than the package's.
+func installHook(t *testing.T, certbot, group, config string) (hook string) {
+	t.Helper()
+	hook = filepath.Join(certbot, "renewal-hooks/deploy/jackdaw")
+	must(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	text := strings.NewReplacer("chgrp jackdaw", "chgrp "+group, "root | jackdaw", "root | "+group,
+		"/etc/jackdaw/jackdaw.toml", config).Replace(contents(t, "../packaging/certbot-hook"))
+	must(t, os.WriteFile(hook, []byte(text), 0o755))
+	return hook
 }
 
 // lineage lays out a certificate as certbot does.
