@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 20000x
 
-.PHONY: all demo test unit lint fuzz bench pgo bench-certs servers dist deb clean
+.PHONY: all demo test unit lint fuzz bench pgo bench-certs servers dist deb image clean
 
 all: jackdaw
 
@@ -60,6 +60,10 @@ dist:
 
 deb: dist
 	packaging/deb dist
+
+# A container's image of the program alone.
+image: dist
+	packaging/image dist
 
 clean:
 	rm -f jackdaw
