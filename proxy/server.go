@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
@@ -315,13 +316,17 @@ func (s *Server) Leave() {
 // Count is how many sessions there are.
 func (s *Server) Count() int { return s.sessions.count() }
 
-// Sessions lists all from accept to end, in no order. What it says of each was so at one moment.
-func (s *Server) Sessions() []SessionInfo {
-	var all []SessionInfo
-	for _, one := range s.sessions.list() {
-		all = append(all, one.info())
+// Sessions yields those that are chosen, from accept to end, the oldest first. What it says of each was so at one moment.
+func (s *Server) Sessions(which Selection) iter.Seq[SessionInfo] {
+	return func(yield func(SessionInfo) bool) {
+		all := s.sessions.list()
+		slices.SortFunc(all, func(a, b *session) int { return a.began.Compare(b.began) })
+		for _, one := range all {
+			if info := one.info(); which.Has(info) && !yield(info) {
+				return
+			}
+		}
 	}
-	return all
 }
 
 // Kick has the chosen sessions end, for a reason that clients may hear, and returns how many they are. Each ends within some seconds:

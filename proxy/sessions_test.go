@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,7 +58,7 @@ func TestEndAtOnce(t *testing.T) {
 func (p *player) listed(state SessionState) SessionInfo {
 	p.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		all := p.server.Sessions()
+		all := slices.Collect(p.server.Sessions(Selection{}))
 		if len(all) == 1 && all[0].State == state {
 			return all[0]
 		}
@@ -117,7 +118,7 @@ S: c OK
 	}
 	server := p.server
 	p.end()
-	if all := server.Sessions(); len(all) != 0 {
+	if all := slices.Collect(server.Sessions(Selection{})); len(all) != 0 {
 		t.Errorf("at the end there are %+v", all)
 	}
 }

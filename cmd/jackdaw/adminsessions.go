@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/url"
 	"slices"
 	"sync"
@@ -23,7 +24,7 @@ type listedSession struct {
 
 // sessionsReport is the answer to GET /sessions.
 type sessionsReport struct {
-	Sessions []listedSession `json:"sessions"`          // the oldest is the first
+	Sessions []listedSession `json:"sessions"`          // the oldest process is the first, and so is the oldest session of each
 	Missing  []string        `json:"missing,omitempty"` // former processes that could not be asked, and why
 }
 
@@ -57,37 +58,21 @@ func (o *operator) selection(q url.Values) (which proxy.Selection, err error) {
 	return which, nil
 }
 
-// chosen lists the sessions of this process that are chosen.
-func (o *operator) chosen(which proxy.Selection) []listedSession {
-	all := []listedSession{}
-	for _, one := range o.server.Sessions() {
-		if which.Has(one) {
-			all = append(all, listedSession{ownProcess, one})
+// chosen yields the sessions of this process that are chosen, the oldest first.
+func (o *operator) chosen(which proxy.Selection) iter.Seq[listedSession] {
+	return func(yield func(listedSession) bool) {
+		for one := range o.server.Sessions(which) {
+			if !yield(listedSession{ownProcess, one}) {
+				return
+			}
 		}
 	}
-	return all
-}
-
-func (o *operator) ownSessions(_ context.Context, q url.Values) (any, error) {
-	which, err := o.selection(q)
-	if err != nil {
-		return nil, err
-	}
-	return sessionsReport{Sessions: o.chosen(which)}, nil
-}
-
-func (o *operator) listSessions(ctx context.Context, q url.Values) (any, error) {
-	which, err := o.selection(q)
-	if err != nil {
-		return nil, err
-	}
-	return o.everywhere(ctx, which, q), nil
 }
 
 // everywhere lists the sessions of all processes that are chosen; q are the same conditions as they were asked for.
 func (o *operator) everywhere(ctx context.Context, which proxy.Selection, q url.Values) sessionsReport {
 	var mu sync.Mutex
-	all := o.chosen(which)
+	all := slices.AppendSeq([]listedSession{}, o.chosen(which))
 	missing := o.older(ctx, func(ctx context.Context, g *generation) error {
 		var answer sessionsReport
 		err := g.ask(ctx, questionOf("GET /sessions", q), nil, &answer)

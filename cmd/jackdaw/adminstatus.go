@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net/url"
-	"sync"
 	"time"
 
 	"jackdaw/backends"
@@ -50,36 +49,15 @@ func (o *operator) status(ctx context.Context, q url.Values) (any, error) {
 	}
 	report := statusReport{
 		Version: version(), Process: ownProcess, Since: processBegun.Round(0), Log: o.level.report(),
-		Sessions: make(map[string]sessionCount), Backends: o.router().States(), Emptied: o.emptying.list(),
+		Backends: o.router().States(), Emptied: o.emptying.list(),
 		Blocked: append([]proxy.Block{}, o.server.Blocked()...), Limits: o.server.Limits(),
 	}
 	for _, one := range o.server.Addresses() {
 		report.Listening = append(report.Listening, listening{one.Service, one.Address.String()})
 	}
-	for _, one := range o.server.Sessions() {
-		report.count(one)
-	}
-	var mu sync.Mutex
-	report.Missing = o.older(ctx, func(ctx context.Context, g *generation) error {
-		var answer sessionsReport
-		err := g.ask(ctx, "GET /sessions", nil, &answer)
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil {
-			report.Former = append(report.Former, formerProcess{g.pid, len(answer.Sessions)})
-			for _, one := range answer.Sessions {
-				report.count(one.SessionInfo)
-			}
-		}
-		return err
+	all, missing := o.look(ctx, "", func(pid int, its overview) {
+		report.Former = append(report.Former, formerProcess{pid, its.Total})
 	})
+	report.Sessions, report.Missing = all.States, missing
 	return report, nil
-}
-
-// count counts a session.
-func (r *statusReport) count(one proxy.SessionInfo) {
-	if r.Sessions[one.Service] == nil {
-		r.Sessions[one.Service] = make(sessionCount)
-	}
-	r.Sessions[one.Service][one.State]++
 }

@@ -45,7 +45,7 @@ func (o *operator) handle(mux *http.ServeMux) {
 func (o *operator) answers() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"GET /status":   o.answering(o.status),
-		"GET /sessions": o.answering(o.listSessions),
+		"GET /sessions": o.answerSessions,
 		"POST /kick":    o.answering(o.kick),
 		"GET /where":    o.answering(o.where),
 		"GET /explain":  o.answering(o.explain),
@@ -62,7 +62,8 @@ func (o *operator) answers() map[string]http.HandlerFunc {
 
 // handleOther adds what another generation asks of this process alone.
 func (o *operator) handleOther(mux *http.ServeMux) {
-	mux.HandleFunc("GET /sessions", o.answering(o.ownSessions))
+	mux.HandleFunc("GET /sessions", o.answerOwnSessions)
+	mux.HandleFunc("GET /overview", o.answering(o.ownOverview))
 	mux.HandleFunc("POST /kick", o.answering(o.kickOwn))
 	mux.HandleFunc("GET /trace", o.answerOwnTrace)
 	mux.HandleFunc("POST /leave", o.answering(o.leaveOwn))
@@ -79,16 +80,21 @@ func (o *operator) answering(do func(ctx context.Context, q url.Values) (any, er
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		answer, err := do(r.Context(), r.URL.Query())
 		if err != nil {
-			status := http.StatusConflict
-			if _, ok := errors.AsType[badQuestion](err); ok {
-				status = http.StatusBadRequest
-			}
-			http.Error(w, err.Error(), status)
+			refuse(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer) // who has gone does not want it
 	}
+}
+
+// refuse answers with an error.
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusConflict
+	if _, ok := errors.AsType[badQuestion](err); ok {
+		status = http.StatusBadRequest
+	}
+	http.Error(w, err.Error(), status)
 }
 
 // only refuses a question with words that it does not know.

@@ -31,7 +31,6 @@ var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMa
 
 // What of a long list the page shows.
 const (
-	sessionsShown     = 100
 	certificatesShown = 50
 	queryMost         = 200 // bytes of a search
 )
@@ -74,29 +73,29 @@ type pageData struct {
 	Services      []pageService
 	Certificates  pageCertificates
 	Query         string
-	Total, Found  int // sessions
-	Sessions      []listedSession
+	Total, Found  int             // sessions
+	Sessions      []listedSession // the newest of those that were found
 	Missing       []string
 	Warnings      []logLine
 }
 
+// More is how many of those that were found are not shown.
+func (d pageData) More() int { return d.Found - len(d.Sessions) }
+
 func (p *statusPage) data(r *http.Request) pageData {
 	query := r.URL.Query().Get("q")
 	query = strings.ToValidUTF8(query[:min(len(query), queryMost)], "")
-	all := p.operator.everywhere(r.Context(), proxy.Selection{}, nil)
-	found := slices.DeleteFunc(slices.Clone(all.Sessions), func(s listedSession) bool { return !matches(s.SessionInfo, query) })
+	all, missing := p.operator.look(r.Context(), query, func(int, overview) {})
 	data := pageData{
 		Host: p.web.access.Load().hostname, Version: version(), Now: time.Now(), Up: time.Since(processBegun), Processes: 1,
-		Ready: p.admin.ready(), History: draw(p.history.list()), Services: p.services(all.Sessions), Query: query,
-		Total: len(all.Sessions), Found: len(found), Missing: all.Missing, Warnings: p.recent.list(),
+		Ready: p.admin.ready(), History: draw(p.history.list()), Services: p.services(all.States), Query: query,
+		Total: all.Total, Found: all.Found, Sessions: all.Newest, Missing: missing, Warnings: p.recent.list(),
 	}
-	slices.Reverse(found)
-	data.Sessions = found[:min(len(found), sessionsShown)]
 	if p.generations != nil {
 		data.Processes += len(p.generations.all())
 	}
 	if router := p.placer.Load(); router != nil {
-		data.Backends = pageBackends(router.States(), all.Sessions)
+		data.Backends = pageBackends(router.States(), all.Backends)
 	}
 	for _, b := range data.Backends {
 		if b.trouble {
@@ -107,14 +106,6 @@ func (p *statusPage) data(r *http.Request) pageData {
 		data.Certificates = describeCare(p.metrics.certs.look(certs), certs.status(), data.Now)
 	}
 	return data
-}
-
-// matches reports whether a session is one of those that are searched for.
-func matches(s proxy.SessionInfo, query string) bool {
-	query = strings.ToLower(strings.TrimSpace(query))
-	return slices.ContainsFunc([]string{
-		s.ID, s.Service, s.Listener, s.Client, s.Proxy, s.SNI, s.User, s.Actor, s.Backend, s.Mechanism, string(s.State),
-	}, func(field string) bool { return strings.Contains(strings.ToLower(field), query) })
 }
 
 // pageService is a service that is listened for.
@@ -133,14 +124,7 @@ type stateCount struct {
 }
 
 // services tells of those that are listened for, and of those that were and have sessions yet.
-func (p *statusPage) services(all []listedSession) []pageService {
-	states := make(map[string]map[proxy.SessionState]int)
-	for _, s := range all {
-		if states[s.Service] == nil {
-			states[s.Service] = make(map[proxy.SessionState]int)
-		}
-		states[s.Service][s.State]++
-	}
+func (p *statusPage) services(states map[string]sessionCount) []pageService {
 	addresses := make(map[string][]string)
 	for _, l := range p.server.Addresses() {
 		addresses[string(l.Service)] = append(addresses[string(l.Service)], l.Address.String())
@@ -183,13 +167,8 @@ type way struct {
 	Class, Protocol, Where string
 }
 
-func pageBackends(states []backends.BackendState, all []listedSession) (list []pageBackend) {
-	sessions := make(map[string]int)
-	for _, s := range all {
-		if s.State == proxy.StateRelay {
-			sessions[s.Backend]++
-		}
-	}
+// pageBackends tells of backends, and how many sessions are there.
+func pageBackends(states []backends.BackendState, sessions map[string]int) (list []pageBackend) {
 	for _, state := range states {
 		b := pageBackend{BackendState: state, Sessions: sessions[state.Name]}
 		for _, s := range state.Services {
