@@ -84,6 +84,9 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(serveCommand(), checkCommand(), certsCommand(), explainCommand(), probeCommand(), statusCommand(),
 		sessionsCommand(), kickCommand(), whereCommand(), moveCommand(), blockCommand(), unblockCommand(), drainCommand(), undrainCommand(),
 		traceCommand(), logCommand(), reloadCommand(), upgradeCommand(), demoCommand(), versionCommand())
+	for _, cmd := range root.Commands() {
+		complete(cmd)
+	}
 	return root
 }
 
