@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/whole"
 )
 
 // denyList has the networks of the clients that are turned away: those of the configuration, and those of a file, which is looked at
@@ -23,15 +23,9 @@ type denyList struct {
 	set     atomic.Pointer[networkSet] // nil as long as there are none
 	looked  atomic.Int64               // when the file was last looked at, in ns since 1970
 	reading sync.Mutex
-	deny    configs.Networks
-	file    string // "" for none
-	state   fileState
-}
-
-// fileState is what changes when a file does.
-type fileState struct {
-	size     int64
-	modified time.Time
+	config  configs.Limits
+	reader  whole.Reader
+	problem string // as it was logged last
 }
 
 // lookEvery is how often the file is looked at.
@@ -39,21 +33,22 @@ const lookEvery = 2 * time.Second
 
 // prepare reads the networks of a new configuration. apply goes over to them.
 func (d *denyList) prepare(config configs.Limits) (apply func(), err error) {
-	set, state, err := readDenied(config.Deny, config.DenyFile)
+	var reader whole.Reader
+	set, err := readDenied(config, &reader)
 	if err != nil {
 		return nil, err
 	}
 	return func() {
 		d.reading.Lock()
 		defer d.reading.Unlock()
-		d.deny, d.file, d.state = config.Deny, config.DenyFile, state
+		d.config, d.reader, d.problem = config, reader, ""
 		d.set.Store(set)
 	}, nil
 }
 
 // CheckDenied reads the networks that a configuration denies, to find what is wrong with their file.
 func CheckDenied(config configs.Limits) error {
-	_, _, err := readDenied(config.Deny, config.DenyFile)
+	_, err := readDenied(config, new(whole.Reader))
 	return err
 }
 
@@ -80,46 +75,33 @@ func (d *denyList) follow() {
 	}
 	defer d.reading.Unlock()
 	d.looked.Store(now)
-	if d.file == "" {
+	if d.config.DenyFile == "" {
 		return
 	}
-	if state, err := stateOf(d.file); err == nil && state == d.state {
-		return
+	set, err := readDenied(d.config, &d.reader)
+	switch {
+	case err != nil && d.problem != err.Error():
+		d.problem = err.Error()
+		d.log.Warn("the networks to deny stay as they were", zap.Error(err))
+	case err == nil && set != nil:
+		d.problem = ""
+		d.set.Store(set)
+		d.log.Info("the networks to deny have changed", zap.String("file", d.config.DenyFile), zap.Int("networks", len(set.prefixes)))
 	}
-	set, state, err := readDenied(d.deny, d.file)
-	if err != nil {
-		if d.state != (fileState{}) { // which has not been told yet
-			d.log.Warn("the networks to deny stay as they were", zap.Error(err))
-		}
-		d.state = fileState{}
-		return
-	}
-	d.state = state
-	d.set.Store(set)
-	d.log.Info("the networks to deny have changed", zap.String("file", d.file), zap.Int("networks", len(set.prefixes)))
 }
 
-func stateOf(file string) (fileState, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return fileState{}, err
+// readDenied returns the networks of a configuration, and of its file. It is nil if there is a file, and that was read before.
+func readDenied(config configs.Limits, reader *whole.Reader) (*networkSet, error) {
+	set := newNetworkSet(config.Deny)
+	if config.DenyFile == "" {
+		return set, nil
 	}
-	return fileState{info.Size(), info.ModTime()}, nil
-}
-
-// readDenied reads the networks of a file, and adds those that are given.
-func readDenied(deny configs.Networks, file string) (*networkSet, fileState, error) {
-	set := newNetworkSet(deny)
-	if file == "" {
-		return set, fileState{}, nil
-	}
-	state, err := stateOf(file) // before it is read: what changes meanwhile is read again
+	text, changed, err := reader.Read(config.DenyFile)
 	if err != nil {
-		return nil, state, fmt.Errorf("reading the networks to deny: %w", err)
+		return nil, fmt.Errorf("reading the networks to deny: %w", err)
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, state, fmt.Errorf("reading the networks to deny: %w", err)
+	if !changed {
+		return nil, nil
 	}
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
@@ -129,14 +111,14 @@ func readDenied(deny configs.Networks, file string) (*networkSet, fileState, err
 		}
 		networks, err := configs.ParseNetworks(line)
 		if err != nil {
-			return nil, state, fmt.Errorf("%s:%d: %w", file, n, err)
+			return nil, fmt.Errorf("%s:%d: %w", config.DenyFile, n, err)
 		}
 		set.add(networks)
 	}
 	if err := lines.Err(); err != nil {
-		return nil, state, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", config.DenyFile, err)
 	}
-	return set, state, nil
+	return set, nil
 }
 
 // networkSet finds an address among very many networks.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/whole"
 )
 
 // filePoll is how often a file is looked at. A variable, so that tests need not wait.
@@ -36,9 +35,8 @@ type fileDirectory struct {
 	entries   atomic.Pointer[entries]
 	passwords storedPasswords
 
-	info    fs.FileInfo // of the file as it was last read
-	young   bool        // it may have changed since without a trace
-	problem string      // as it was logged last
+	reader  whole.Reader
+	problem string // as it was logged last
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -76,14 +74,13 @@ func (d *fileDirectory) follow(ctx context.Context) {
 
 // look reads the file if it has changed.
 func (d *fileDirectory) look() {
-	info, err := os.Stat(d.path)
-	if err == nil && !d.young && d.info != nil && os.SameFile(info, d.info) && info.ModTime().Equal(d.info.ModTime()) && info.Size() == d.info.Size() {
+	text, changed, err := d.reader.Read(d.path)
+	if !changed {
 		return
 	}
 	var read entries
 	if err == nil {
-		d.info, d.young = info, time.Since(info.ModTime()) < 2*time.Second
-		read, err = readEntries(d.path)
+		read, err = parseEntries(string(text))
 	}
 	if err != nil {
 		if d.problem != err.Error() {
@@ -137,12 +134,7 @@ func (d *fileDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 	return answer, nil
 }
 
-func readEntries(path string) (entries, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	text := string(data)
+func parseEntries(text string) (entries, error) {
 	read := make(entries, strings.Count(text, "\n"))
 	number := 0
 	for line := range strings.Lines(text) {
