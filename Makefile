@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 20000x
 
-.PHONY: all demo test unit lint fuzz bench pgo bench-certs servers dist deb image clean
+.PHONY: all demo test unit lint fuzz bench pgo bench-certs servers dist deb image boot-test clean
 
 all: jackdaw
 
@@ -64,6 +64,10 @@ deb: dist
 # A container's image of the program alone.
 image: dist
 	packaging/image dist
+
+# The package on a Debian of its own, whose first process is systemd; see docs/install.md.
+boot-test:
+	packaging/boot-test
 
 clean:
 	rm -f jackdaw

@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long anything may take that is waited for. Tests that pass never wait so long.
-const patience = 30 * time.Second
+var patience = 30 * time.Second
 
 // eventually asks until the answer is yes.
 func eventually(t testing.TB, what string, ok func() bool) {
