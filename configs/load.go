@@ -34,7 +34,7 @@ func (e Errors) Error() string {
 func Load(path string) (*Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
 	return Parse(path, data)
 }
