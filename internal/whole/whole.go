@@ -3,6 +3,7 @@ package whole
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,11 +15,11 @@ func File(path string, put func(from, to string) error, write func(io.Writer) er
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, ".new-*")
 	if err != nil {
-		return err
+		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	defer os.Remove(f.Name()) // after a rename it is gone already
 	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
-		return err
+		return fmt.Errorf("writing %s: %w", path, err) // the name that it has until then tells nobody anything
 	}
 	if err := put(f.Name(), path); err != nil {
 		return err
