@@ -284,7 +284,7 @@ func TestBootWatchdog(t *testing.T) {
 func TestBootStop(t *testing.T) {
 	m := needMachine(t)
 	m.configure(onPage + "limits = { stop_delay = \"30s\", stop_timeout = \"20s\" }\n")
-	m.does("systemctl reload jackdaw")
+	m.does("systemctl reload jackdaw && jackdaw upgrade && sleep 5") // alone, and no child of systemd's
 	anna := m.login()
 	began := time.Now()
 	m.does("systemctl stop --no-block jackdaw")
