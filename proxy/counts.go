@@ -174,8 +174,8 @@ type RecipientCount struct {
 type ServiceCount struct {
 	Service        configs.Service
 	Begun          uint64
-	Sent, Received int64 // bytes to and from clients, from logins on
-	Now            map[SessionState]int
+	Sent, Received int64                // bytes to and from clients, from logins on
+	Now            map[SessionState]int // by each state that there may be
 }
 
 // Counts returns what has been counted.
@@ -225,7 +225,7 @@ func (s *Server) countServices() []ServiceCount {
 	all, ended := s.sessions.snapshot()
 	list := make([]ServiceCount, maxServices)
 	for i, service := range configs.Services() {
-		list[i] = ServiceCount{service, s.counts.begun[i].Load(), ended[i].sent, ended[i].received, make(map[SessionState]int)}
+		list[i] = ServiceCount{service, s.counts.begun[i].Load(), ended[i].sent, ended[i].received, statesOf(service)}
 	}
 	for _, one := range all {
 		count := &list[place[one.settings.listener.Service]]
@@ -235,6 +235,14 @@ func (s *Server) countServices() []ServiceCount {
 		count.Received += m.received
 	}
 	return slices.DeleteFunc(list, func(c ServiceCount) bool { return c.Begun == 0 })
+}
+
+// statesOf counts no session in each of the states that a service has.
+func statesOf(service configs.Service) map[SessionState]int {
+	if service == configs.LMTP {
+		return map[SessionState]int{StateHandshake: 0, StateDelivery: 0}
+	}
+	return map[SessionState]int{StateHandshake: 0, StateLogin: 0, StateRelay: 0}
 }
 
 // moved is how many bytes a client was sent and has sent.

@@ -122,7 +122,7 @@ func TestSessionsCounted(t *testing.T) {
 	if _, err := io.ReadFull(client, greeting); err != nil || string(greeting) != "* OK" {
 		t.Fatalf("greeted with %q, %v", greeting, err)
 	}
-	want := ServiceCount{configs.IMAP, 1, 0, 0, map[SessionState]int{StateLogin: 1}}
+	want := ServiceCount{configs.IMAP, 1, 0, 0, map[SessionState]int{StateHandshake: 0, StateLogin: 1, StateRelay: 0}}
 	if diff := cmp.Diff(want, count()); diff != "" {
 		t.Errorf("while a client is there (-want +got):\n%s", diff)
 	}
@@ -130,7 +130,7 @@ func TestSessionsCounted(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); h.Count() > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	want = ServiceCount{configs.IMAP, 1, 0, 0, map[SessionState]int{}}
+	want = ServiceCount{configs.IMAP, 1, 0, 0, map[SessionState]int{StateHandshake: 0, StateLogin: 0, StateRelay: 0}}
 	if diff := cmp.Diff(want, count()); diff != "" {
 		t.Errorf("when the client has gone (-want +got):\n%s", diff)
 	}
@@ -149,10 +149,10 @@ func TestMovedCounted(t *testing.T) {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 	}
-	counted(map[SessionState]int{StateDelivery: 1})
+	counted(map[SessionState]int{StateHandshake: 0, StateDelivery: 1})
 	h.sessions.leave(one)
 	one.received.Store(9) // is of no session that is there
-	counted(map[SessionState]int{})
+	counted(map[SessionState]int{StateHandshake: 0, StateDelivery: 0})
 }
 
 // A recipient is counted by the first digit of the code, and as one to come again where there was no answer.

@@ -26,6 +26,7 @@ const (
 	ReasonForbidden                  // a command that a proxy cannot let pass
 	ReasonIdle                       // nothing has moved for too long
 	ReasonShutdown                   // we are going
+	ReasonMoved                      // the user's mail is to be found elsewhere
 	ReasonKicked                     // the administrator has ended the session
 	ReasonFull                       // there are too many sessions, in all or from the client's network
 	ReasonUserFull                   // the password is right, and the user has too many sessions
@@ -50,7 +51,7 @@ var ends = map[error]Reason{
 	errShare:          ReasonFull,
 	errBarred:         ReasonBarred,
 	errDenied:         ReasonUnwelcome,
-	backends.ErrMoved: ReasonShutdown,
+	backends.ErrMoved: ReasonMoved,
 }
 
 // farewell chooses what a client hears at the end of its session. ok is false where there is nothing to say: the client has
@@ -93,6 +94,8 @@ func (r Reason) sentence() string {
 		return "Session ended by the administrator"
 	case ReasonShutdown:
 		return "Server is shutting down, try again"
+	case ReasonMoved:
+		return "Mailbox has moved, try again"
 	case ReasonFull:
 		return "Too many sessions, try again later"
 	case ReasonUserFull:

@@ -17,7 +17,7 @@ func newSieve(s *session) Dialogue { return &sieveDialogue{talk{session: s}} }
 
 func sieveBye(r Reason) string {
 	switch r {
-	case ReasonShutdown, ReasonFull, ReasonBarred:
+	case ReasonShutdown, ReasonMoved, ReasonFull, ReasonBarred:
 		return `BYE (TRYLATER) "` + r.sentence() + "\"\r\n"
 	}
 	return `BYE "` + r.sentence() + "\"\r\n"
