@@ -24,9 +24,10 @@ type turns struct {
 	begun   list.List        // of *turn, who have computed already and go on: the less is under way the sooner it is done
 	fresh   list.List        // of *turn
 	lines   map[subnet]*line // of the clients that wait in fresh
-	calm    sync.Cond        // fresh has become shorter
+	coming  int              // sessions that were accepted, and have not run yet
+	calm    sync.Cond        // fresh has become shorter, or fewer are coming
 	dropped int64            // whose time was over, or who had gone, when their turn came
-	crowded func()           // is called when one has to wait; nil: nobody wants to know
+	crowded func()           // is called when nobody more may come; nil: nobody wants to know
 }
 
 // line has what waits of one client. A part of it stands in turns.fresh: as many as a client may have there, so that a flood of one is
@@ -70,9 +71,6 @@ func (t *turns) await(ctx context.Context, t1 *turn, begun bool) error {
 	}
 	t1.come = make(chan struct{})
 	t.enqueue(t1, begun)
-	if t.crowded != nil {
-		t.crowded()
-	}
 	t.mu.Unlock()
 	select {
 	case <-t1.come:
@@ -87,12 +85,39 @@ func (t *turns) await(ctx context.Context, t1 *turn, begun bool) error {
 // in their order and at no cost; here each would take memory, and time from sessions that are there already.
 const mostAhead = 4 * aheadPerClient
 
+// mostComing is how many may have been accepted that have not run yet. It is a crowd then.
+const mostComing = 16
+
+// accepted counts a session whose goroutine is to begin.
+func (t *turns) accepted() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.coming++; t.coming >= mostComing {
+		t.crowd()
+	}
+}
+
+// runs is called by that goroutine.
+func (t *turns) runs() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.coming--
+	t.calm.Broadcast()
+}
+
 // settle returns when one more may come.
 func (t *turns) settle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.fresh.Len() >= mostAhead {
+	for t.fresh.Len() >= mostAhead || t.coming >= mostComing {
+		t.crowd()
 		t.calm.Wait()
+	}
+}
+
+func (t *turns) crowd() {
+	if t.crowded != nil {
+		t.crowded()
 	}
 }
 

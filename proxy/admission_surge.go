@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// surge gives Go more threads than there are processors, while handshakes wait and a while longer. With one for each, all of them compute,
-// and established sessions come late: Go looks at the network every 10 ms then, and has who wakes up stand behind who computes. The
-// system's scheduler knows how to prefer who has slept. In calmer times more threads cost more than they bring. Safe for concurrent use.
+// surge gives Go one more thread than there are processors, while more clients come than can be served at once, and a while longer. All
+// processors compute then, and established sessions come late: Go has who wakes up stand behind all who are to compute, be it hundreds.
+// The system's scheduler prefers who has slept, and one thread is free for that as long as as many handshakes as processors compute. In
+// calmer times a thread too many costs more than it brings. Safe for concurrent use.
 type surge struct {
 	mu    sync.Mutex
 	usual int // threads; 0 while there is no surge
 	over  *time.Timer
 }
 
-// surgeLasts is how long a surge goes on when no handshake waits any more: what was admitted logs in.
+// surgeLasts is how long a surge goes on when nobody waits any more: who was admitted logs in.
 const surgeLasts = 2 * time.Second
 
 // goOn begins a surge, or has it go on.
@@ -28,7 +29,7 @@ func (s *surge) goOn() {
 		return
 	}
 	s.usual = runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(2*s.usual + 1)
+	runtime.GOMAXPROCS(s.usual + 1)
 	s.over = time.AfterFunc(surgeLasts, s.end)
 }
 

@@ -34,19 +34,23 @@ func surges(t *testing.T) {
 		}
 	}
 	h := newLimits(nil).turns
-	h.slots, h.free = 1, 1
-	one, other := new(turn), new(turn)
-	_ = h.await(t.Context(), one, false)
-	expect(usual) // it has its turn at once
-	for range 3 { // nobody thinks that more are usual
-		late := make(chan error)
-		go func() { late <- h.await(t.Context(), other, false) }()
-		expect(2*usual + 1)
-		h.leave()
-		<-late
-		time.Sleep(surgeLasts * 3 / 4)
-		expect(2*usual + 1)
+	for range mostComing - 1 {
+		h.accepted()
 	}
+	h.settle() // one more may come
+	expect(usual)
+	h.accepted()
+	for range 3 { // nobody thinks that more are usual
+		settled := make(chan bool)
+		go func() { h.settle(); close(settled) }()
+		expect(usual + 1)
+		h.runs()
+		<-settled
+		time.Sleep(surgeLasts * 3 / 4)
+		expect(usual + 1)
+		h.accepted()
+	}
+	h.runs()
 	time.Sleep(surgeLasts)
 	expect(usual)
 }

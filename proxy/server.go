@@ -289,6 +289,7 @@ func (s *Server) accept(l *socket) {
 		s.sessions.enter(session)
 		s.accepted.Add(1)
 		s.counts.began(settings.listener.Service)
+		s.limits.turns.accepted()
 		go session.serve(conn)
 		if settings.listener.TLS == configs.TLSImplicit {
 			s.limits.turns.settle()

@@ -118,6 +118,7 @@ func clientName(peer *backends.Peer) string {
 
 // serve takes the session from its first byte to its login, from where on it is relayed, or to its end.
 func (s *session) serve(raw net.Conn) {
+	s.settings.server.limits.turns.runs()
 	defer s.cancel(nil)
 	ctx, relayed := s.ctx, false
 	defer func() {
