@@ -131,7 +131,7 @@ func TestUnusedCertificateIsNotKept(t *testing.T) {
 // A client that asks for a certificate which is not in memory, while its files are replaced in steps, waits for the new one.
 func TestHandshakeWhileColdFilesChange(t *testing.T) {
 	how := lazy()
-	how.cache, how.quiet = 1, 50*time.Millisecond
+	how.cache, how.quiet = 1, 500*time.Millisecond // far more than the files are apart
 	dir, first, second := t.TempDir(), leafFor(t, "mail.example"), leafFor(t, "mail.example")
 	must(t, first.Write(dir, "mail"))
 	f := openFixture(t, dir, configs.TLS{Certificates: []string{dir}}, how)
