@@ -102,7 +102,7 @@ func (b *bench) parse() error {
 	})
 	only := flag.String("only", strings.Join(peerNames(), ","), "`peers` to run beside jackdaw, or none")
 	chosen := flag.String("modes", "all", "`what` to measure: "+strings.Join(modeNames(), ", "))
-	flag.IntVar(&b.rounds, "rounds", 3, "how often everything is measured")
+	flag.IntVar(&b.rounds, "rounds", 3, "how often everything is measured, but for memory")
 	flag.Float64Var(&b.seconds, "seconds", 2, "how `long` a steady load is measured")
 	flag.StringVar(&b.json, "json", "", "`file` for all figures")
 	flag.StringVar(&b.update, "update", "", "Markdown `file` to put the table into, and beside it a plot of growth")
@@ -151,8 +151,11 @@ func (b *bench) measure() (*report, error) {
 // no more rounds. After the end of ctx nothing is done any more, so that there is a table of what was measured by then.
 func (b *bench) measureMode(m *mode, report *report) {
 	able := slices.DeleteFunc(slices.Clone(b.contenders), func(c contender) bool { return !slices.Contains(c.services, m.service) })
-	failed := make(map[string]bool)
-	for turn := range b.rounds * len(able) {
+	failed, rounds := make(map[string]bool), b.rounds
+	if m.once {
+		rounds = 1
+	}
+	for turn := range rounds * len(able) {
 		round := turn / len(able)
 		c := &able[(turn+round)%len(able)]
 		if failed[c.name] || b.ctx.Err() != nil {

@@ -104,7 +104,7 @@ func (r *report) markdown() string {
 			writeRow(&b, r.cells(row))
 		}
 	}
-	fmt.Fprintf(&b, "\nMedians of %d rounds; in brackets the ratio to %s, the median of the ratios within the rounds. "+
+	fmt.Fprintf(&b, "\nMedians of %d rounds, and of one for memory; in brackets the ratio to %s, the median of the ratios within the rounds. "+
 		"Goals are for %s. Other programs took %.0f %% of the machine meanwhile.\n",
 		r.Rounds, r.Contenders[0], r.ours(), 100*r.Others)
 	if idle := r.idle(); len(idle) > 0 {

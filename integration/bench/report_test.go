@@ -25,7 +25,7 @@ func TestMarkdown(t *testing.T) {
 | met | µs | 200 | 220 (1.10) | 150 (0.60) | 2.00 (0.01) | 0.75 of haproxy |
 | missed | KiB | 10.0 | 5.00 (0.50) | 7.00 (0.70) | - | **0.35 of haproxy: 0.70**, **6 KiB: 7.00**, 0.40 of dovecot, **behind nginx: 1.40** |
 
-Medians of 3 rounds; in brackets the ratio to haproxy, the median of the ratios within the rounds. Goals are for old. ` +
+Medians of 3 rounds, and of one for memory; in brackets the ratio to haproxy, the median of the ratios within the rounds. Goals are for old. ` +
 		`Other programs took 2 % of the machine meanwhile.
 
 Where a contender's processor was not busy all the time, only the cost of the work means something, and it has the cost of ` +
