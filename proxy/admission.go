@@ -86,7 +86,7 @@ func (t *turns) await(ctx context.Context, t1 *turn, begun bool) error {
 const mostAhead = 4 * aheadPerClient
 
 // mostComing is how many may have been accepted that have not run yet. It is a crowd then.
-const mostComing = 16
+const mostComing = 64
 
 // accepted counts a session whose goroutine is to begin.
 func (t *turns) accepted() {
