@@ -275,7 +275,7 @@ func TestAskedWithCurl(t *testing.T) {
 	curl(`"sessions":{"imaps":{"relay":1}}`, "http://jackdaw/status")
 	curl("no condition \"colour\"; there are id, user,", "http://jackdaw/sessions?colour=red")
 	curl("say which sessions are to end\n 400", "-X", "POST", "http://jackdaw/kick")
-	curl(`no backend "nowhere"`+"\n 409", "-X", "POST", "http://jackdaw/drain?backend=nowhere")
+	curl(`no backend "nowhere"; valid: store`+"\n 409", "-X", "POST", "http://jackdaw/drain?backend=nowhere")
 	curl(`{"kicked":1}`+"\n 200", "-X", "POST", "http://jackdaw/kick?client=127.0.0.1")
 	session.ended()
 }

@@ -44,7 +44,6 @@ type Server struct {
 	log       *zap.Logger
 	inherited *inherit.Sockets
 	accepts   sync.WaitGroup
-	accepted  atomic.Int64
 	sessions  sessions
 	counts    counts
 	blocks    blocks
@@ -182,10 +181,6 @@ func wildcardOf(all map[configs.Address]*entrance, addr netip.AddrPort) configs.
 	return configs.Address{}
 }
 
-// Stirred is how much has happened so far that leaves garbage behind: connections that were let in, sessions that have ended, and
-// peers who have not taken at once what they were sent.
-func (s *Server) Stirred() int64 { return 2*s.accepted.Load() - int64(s.Count()) + s.loops.Spilled() }
-
 // Listening is a socket that is listened on.
 type Listening struct {
 	Service configs.Service
@@ -287,7 +282,6 @@ func (s *Server) accept(l *socket) {
 			continue
 		}
 		s.sessions.enter(session)
-		s.accepted.Add(1)
 		s.counts.began(settings.listener.Service)
 		s.limits.turns.accepted()
 		go session.serve(conn)

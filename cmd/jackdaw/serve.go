@@ -50,7 +50,7 @@ func serve(file string) error {
 	}
 	keeping, done := context.WithCancel(context.Background())
 	defer done()
-	go thrift.Keep(keeping, d.server.Stirred)
+	go thrift.Keep(keeping)
 	err = d.live(signals)
 	if !d.lines.flush(logPatience) && err != nil {
 		return errReported // nobody reads, and who wrote there now would wait for good

@@ -137,9 +137,6 @@ func (e *end) give(b []byte) error {
 	if len(e.pending)+len(b)-n > maxPending {
 		return errTakesNothing
 	}
-	if e.pending == nil {
-		e.loop.spilled.Add(1)
-	}
 	e.pending = append(e.pending, b[n:]...)
 	e.loop.pending += len(b) - n
 	return nil

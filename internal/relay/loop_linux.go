@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,13 +40,11 @@ type loop struct {
 	ended       bool
 	done        chan struct{}
 
-	in    [batch + record]byte   // what tls.Conn reads into
-	plain [batch + 2*record]byte // what a peer has said, without TLS
-	out   []byte                 // what tls.Conn has written
-	spare [][]byte               // for parts of records
-	// pending is how much waits for peers to take it, spilled how often something had to.
-	pending int
-	spilled atomic.Int64
+	in      [batch + record]byte   // what tls.Conn reads into
+	plain   [batch + 2*record]byte // what a peer has said, without TLS
+	out     []byte                 // what tls.Conn has written
+	spare   [][]byte               // for parts of records
+	pending int                    // how much waits for peers to take it
 
 	mu     sync.Mutex
 	posted []func()

@@ -32,17 +32,6 @@ func (l *Loops) Close() {
 	l.loops = nil
 }
 
-// Spilled is how often a peer has not taken at once what it was sent. Each time leaves up to some hundred KB of garbage behind.
-func (l *Loops) Spilled() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var sum int64
-	for _, one := range l.loops {
-		sum += one.spilled.Load()
-	}
-	return sum
-}
-
 // take returns the loop whose turn it is, or nil if there is none.
 func (l *Loops) take() *loop {
 	l.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,9 +26,9 @@ const (
 // When memory is given back to the system: nothing much goes on, and enough has gone on since the last time.
 const (
 	look  = 5 * time.Second
-	quiet = 16 // events in that time
+	quiet = 1 << 20 // bytes that may be allocated in that time, by some twenty logins
 	pause = 15 * time.Second
-	storm = 64 // events
+	storm = 4 << 20 // bytes
 )
 
 // now is how the collector is set.
@@ -76,14 +77,14 @@ func percentFor(live uint64) int {
 	return int(max(usual, min(headroom*100/live, most)/rough*rough))
 }
 
-// afterEach calls set after each collection, until ctx ends.
-func afterEach(ctx context.Context) {
-	if ctx.Err() != nil {
+// afterEach calls set after each collection, until it is over.
+func afterEach(over *atomic.Bool) {
+	if over.Load() {
 		return
 	}
 	set()
 	canary := new(struct{ _ *int })
-	runtime.AddCleanup(canary, afterEach, ctx)
+	runtime.AddCleanup(canary, afterEach, over)
 }
 
 // live is how many bytes have survived the last collection.
@@ -99,12 +100,19 @@ func read(name string) uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// Keep gives memory back to the system when a storm has passed, until ctx ends. events counts what makes garbage.
-func Keep(ctx context.Context, events func() int64) {
-	afterEach(ctx)
+// Keep gives memory back to the system when a storm has passed, until ctx ends.
+func Keep(ctx context.Context) { keep(ctx, allocated) }
+
+// allocated is how many bytes have been allocated so far.
+func allocated() uint64 { return read("/gc/heap/allocs:bytes") }
+
+func keep(ctx context.Context, allocated func() uint64) {
+	var over atomic.Bool
+	defer over.Store(true)
+	afterEach(&over)
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
-	var before, freed int64 // events by the last look, and when memory was given back last
+	var before, freed uint64 // allocated by the last look, and when memory was given back last
 	var at time.Time
 	for {
 		select {
@@ -112,14 +120,14 @@ func Keep(ctx context.Context, events func() int64) {
 		case <-ctx.Done():
 			return
 		}
-		count := events()
-		if count-before < quiet && count-freed >= enough(live()) && time.Since(at) >= pause {
+		now := allocated()
+		if now-before < quiet && now-freed >= enough(live()) && time.Since(at) >= pause {
 			debug.FreeOSMemory()
-			freed, at = count, time.Now()
+			freed, at = now, time.Now()
 		}
-		before = count
+		before = now
 	}
 }
 
-// enough is after how many events it is worth while to go through all that lives.
-func enough(live uint64) int64 { return max(storm, int64(live>>20)*10) }
+// enough is how much must have been allocated for it to be worth while to go through all that lives.
+func enough(live uint64) uint64 { return max(storm, live/4) }

@@ -54,10 +54,10 @@ func TestTight(t *testing.T) {
 func TestKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		defer debug.SetGCPercent(debug.SetGCPercent(100))
-		var events atomic.Int64
+		var allocated atomic.Uint64
 		ctx, cancel := context.WithCancel(t.Context())
 		var keeping sync.WaitGroup
-		keeping.Go(func() { Keep(ctx, events.Load) })
+		keeping.Go(func() { keep(ctx, allocated.Load) })
 		forced := func() uint64 {
 			synctest.Wait()
 			return read("/gc/cycles/forced:gc-cycles")
@@ -72,7 +72,7 @@ func TestKeep(t *testing.T) {
 		time.Sleep(time.Minute)
 		expect("nothing has happened", 0)
 		for range 30 {
-			events.Add(1000)
+			allocated.Add(50 << 20)
 			time.Sleep(look / 3)
 		}
 		expect("a storm rages", 0)
@@ -81,10 +81,10 @@ func TestKeep(t *testing.T) {
 		time.Sleep(time.Hour)
 		expect("all is quiet", 1)
 		for range 100 {
-			events.Add(1)
+			allocated.Add(storm / 40)
 			time.Sleep(look)
 		}
-		expect("few come", 2)
+		expect("few come", 3)
 		cancel()
 		keeping.Wait()
 	})
