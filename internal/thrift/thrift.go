@@ -28,7 +28,7 @@ const (
 	look  = 5 * time.Second
 	quiet = 1 << 20 // bytes that may be allocated in that time, by some twenty logins
 	pause = 15 * time.Second
-	storm = 4 << 20 // bytes
+	storm = 1 << 20 // bytes
 )
 
 // now is how the collector is set.
@@ -130,4 +130,4 @@ func keep(ctx context.Context, allocated func() uint64) {
 }
 
 // enough is how much must have been allocated for it to be worth while to go through all that lives.
-func enough(live uint64) uint64 { return max(storm, live/4) }
+func enough(live uint64) uint64 { return max(storm, live/16) }
