@@ -2,6 +2,7 @@ package directories
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -112,7 +113,12 @@ func TestOpenVerifier(t *testing.T) {
 
 // What cannot be right is wrong, and nobody is asked; what is no question of a login fails.
 func TestVerifiersAskNoNonsense(t *testing.T) {
-	socket := socketServer(t, func(net.Conn, int) { t.Error("a verifier was asked") })
+	socket := socketServer(t, func(c net.Conn, _ int) {
+		said, _ := io.ReadAll(c) // Dovecot is greeted in the background, and told no more
+		if greeting := fmt.Sprintf("VERSION\t1\t2\nCPID\t%d\n", os.Getpid()); !strings.HasPrefix(greeting, string(said)) {
+			t.Errorf("a verifier was asked: %q", said)
+		}
+	})
 	for _, kind := range []configs.Verify{configs.VerifySaslauthd, configs.VerifyDovecot} {
 		v := openVerifier(t, configs.Auth{Verify: kind, Socket: socket})
 		for what, change := range map[string]func(*Query){
