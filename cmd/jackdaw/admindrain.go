@@ -43,9 +43,9 @@ type emptier struct {
 
 // begin has a backend emptied, in place of whoever empties it by now.
 func (e *emptying) begin(what emptied, empty func(context.Context)) {
-	e.end(what.Backend)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.drop(what.Backend)
 	ctx, cancel := context.WithCancel(context.Background())
 	if e.all == nil {
 		e.all = make(map[string]*emptier)
@@ -67,6 +67,11 @@ func (e *emptying) begin(what emptied, empty func(context.Context)) {
 func (e *emptying) end(backend string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.drop(backend)
+}
+
+// drop is end. e.mu is held.
+func (e *emptying) drop(backend string) bool {
 	one := e.all[backend]
 	if one == nil {
 		return false
