@@ -33,7 +33,8 @@ func TestCertbotRenews(t *testing.T) {
 		t.Skip("only root can give files to others")
 	}
 	const name = "mail.certbot.example"
-	a := pebble{}.start(t, "127.0.0.1")
+	// certbot gives up when a nonce is refused twice in a row, which is no matter of this test.
+	a := pebble{lenient: true}.start(t, "127.0.0.1")
 	a.lead(name, a.host)
 	service, dir := servant(t), serverDir(t)
 	must(t, os.Chmod(dir, 0o755))

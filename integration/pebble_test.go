@@ -30,6 +30,7 @@ const (
 type pebble struct {
 	lifetime time.Duration     // of certificates
 	bindings map[string]string // external accounts, of which it wants one: keys in base64url by their names
+	lenient  bool              // it takes every nonce that it gave; else it refuses one in twenty, as Pebble does to try clients
 }
 
 // authority is a Pebble, with a DNS server of its own.
@@ -54,6 +55,9 @@ func (p pebble) start(t testing.TB, leads string) *authority {
 	names.answers(t, "tcp", a.at(portDNS))
 	cmd := asServant(t, exec.Command("pebble", "-config", filepath.Join(a.dir, "pebble.json"), "-dnsserver", a.at(portDNS)))
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0") // each name is proven each time
+	if p.lenient {
+		cmd.Env = append(cmd.Env, "PEBBLE_WFE_NONCEREJECT=0")
+	}
 	a.process = startProcess(t, filepath.Join(a.dir, "log"), cmd)
 	a.answers(t, "tcp", a.at(portACME))
 	return a
