@@ -111,6 +111,41 @@ func TestResolveAgain(t *testing.T) {
 	leads(true, "moves.example:143 (192.0.2.2:143)")
 }
 
+// No login waits for a name server that has answered once and is hung now; when it is back, the next ones hear what it says.
+func TestResolveHung(t *testing.T) {
+	host(t, "stays.example", "192.0.2.1")
+	s := unstarted(t, way(tcp("stays.example", "143")))
+	leads := func() string { return fmt.Sprint(s.resolve(t.Context(), false)) }
+	const first, second = "[stays.example:143 (192.0.2.1:143)]", "[stays.example:143 (192.0.2.2:143)]"
+	if got := leads(); got != first {
+		t.Fatalf("resolved to %s", got)
+	}
+	aged := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.hosts[s.Access.Addresses[0]].at = time.Now().Add(-resolvedFor)
+	}
+	host(t, "stays.example")
+	aged()
+	began := time.Now()
+	for range 3 {
+		if got := leads(); got != first {
+			t.Errorf("resolved to %s", got)
+		}
+	}
+	if took := time.Since(began); took >= dialLimit {
+		t.Errorf("logins waited %v for a name server that is hung", took)
+	}
+	s.tasks.Wait() // it has been asked, in vain
+	if err := s.hosts[s.Access.Addresses[0]].err; err == nil {
+		t.Error("it was not asked")
+	}
+	host(t, "stays.example", "192.0.2.2")
+	aged()
+	leads()
+	eventually(t, "the new address", func() bool { return leads() == second })
+}
+
 // A host's addresses are ways like others: each is tried, and remembered by itself.
 func TestHostWithAddresses(t *testing.T) {
 	t.Parallel()

@@ -45,24 +45,40 @@ func (s *Service) resolve(ctx context.Context, anew bool) (paths []path) {
 	return paths
 }
 
-// ends returns the addresses of a host, as they were learned a moment ago or are learned now.
+// ends returns the addresses of a host, as they were learned a moment ago or are learned now. No login waits for a name server that
+// has ever answered: it goes where the host was last, and the answer is for the next ones.
 func (s *Service) ends(ctx context.Context, address configs.Address, name, port string, anew bool) []configs.Address {
 	s.mu.Lock()
 	known := s.hosts[address]
-	s.mu.Unlock()
 	if known == nil {
 		known = new(hostAnswer)
 	}
-	if age := time.Since(known.at); !anew && (known.err == nil && age < resolvedFor || age < unresolvedFor) {
-		return known.ends
+	age := time.Since(known.at)
+	old := age >= resolvedFor || known.err != nil && age >= unresolvedFor
+	later := old && !anew && len(known.ends) > 0
+	if later {
+		s.hosts[address] = &hostAnswer{known.ends, known.err, time.Now()} // asked once
 	}
+	s.mu.Unlock()
+	switch {
+	case later:
+		s.background(func() { s.ask(s.ctx, address, name, port, known.ends) })
+		return known.ends
+	case old || anew:
+		return s.ask(ctx, address, name, port, known.ends)
+	}
+	return known.ends
+}
+
+// ask asks a name server where a host is, and keeps what it says. Where it says nothing, what was known stands.
+func (s *Service) ask(ctx context.Context, address configs.Address, name, port string, known []configs.Address) []configs.Address {
 	limited, cancel := context.WithTimeoutCause(ctx, dialLimit, errSlow)
 	defer cancel()
 	ips, err := lookup(limited, "ip", name)
 	if err = because(limited, err); err != nil && ctx.Err() != nil {
-		return known.ends // a client has left
+		return known // a client has left
 	}
-	fresh := &hostAnswer{known.ends, err, time.Now()}
+	fresh := &hostAnswer{known, err, time.Now()}
 	if err == nil {
 		fresh.ends = nil
 		for _, ip := range alternate(ips) {
