@@ -160,8 +160,9 @@ func TestACMETwoFrontends(t *testing.T) {
 			if !answers.certified(ca.roots(), "mail.acme.example").Equal(issued) {
 				t.Error("they show different certificates")
 			}
-			if answers.count("certificate ordered") != 0 || orders.count("certificate ordered") != 1 {
-				t.Error("it is not the one that has ordered")
+			orders.loggedTimes(t, 1, "certificate ordered")
+			if answers.count("certificate ordered") != 0 {
+				t.Error("both have ordered it")
 			}
 		})
 	}
@@ -185,8 +186,9 @@ func TestACMEOnDemand(t *testing.T) {
 	}
 	jd.certified(roots, "mail.d.example")
 	jd.certified(roots, "imap.d.example")
-	if n := jd.count("certificate ordered"); n != 2 || jd.count("not ordered") > 0 {
-		t.Errorf("%d certificates were ordered", n)
+	jd.loggedTimes(t, 2, "certificate ordered")
+	if jd.count("not ordered") > 0 {
+		t.Error("one was ordered in vain")
 	}
 }
 

@@ -392,7 +392,9 @@ func TestUpgradePool(t *testing.T) {
 			after.conn.Close()
 			time.Sleep(1100 * time.Millisecond) // each visit holds the place for a second more
 		}
+		logins := d.count(`"msg":"login"`)
 		after = d.login("mail.a.example", user)
+		d.loggedTimes(t, logins+1, `"msg":"login"`)
 		return d.count(`"msg":"login"`, `"backend":"other"`) > 0
 	})
 	goes(late, "other")
