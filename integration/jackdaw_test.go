@@ -72,6 +72,12 @@ func (f frontend) start(t testing.TB, parts ...string) *jackdaw {
 	jd.process = startProcess(t, filepath.Join(jd.dir, "log"), jd.command(program, "serve", "-c", jd.file))
 	for _, service := range servedBy(parts) {
 		jd.answers(t, "tcp", jd.at(ports()[service]))
+		if jd.v6 {
+			jd.answers(t, "tcp", jd.at6(service))
+		}
+		if service == "lmtp" {
+			jd.answers(t, "unix", jd.socket)
+		}
 	}
 	t.Cleanup(func() {
 		if err := jd.stop(); err != nil {
