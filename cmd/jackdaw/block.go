@@ -18,7 +18,7 @@ func blockCommand() *cobra.Command {
 	var socket string
 	limit := period(blockTime)
 	var asJSON bool
-	cmd := commandWith(cobra.MatchAll(cobra.MaximumNArgs(1), networksOrUsers), "block [NETWORK|USER]", "Keep a network or a user out for a time", `Keep the clients of a network, or of an address, or a user out for a time, and end the sessions that there are. A
+	cmd := commandWith(cobra.MatchAll(takes(0, 1), networksOrUsers), "block [NETWORK|USER]", "Keep a network or a user out for a time", `Keep the clients of a network, or of an address, or a user out for a time, and end the sessions that there are. A
 blocked client gets no answer, and a blocked user hears what a wrong password would hear; mail for him is delivered. That outlives reloads, upgrades and,
 where the configuration has a directory "state", restarts. Without an argument, list who is blocked.`,
 		func(cmd *cobra.Command, args []string) error {
@@ -96,7 +96,7 @@ func (r *blockedReport) print(out io.Writer, now time.Time) error {
 
 func unblockCommand() *cobra.Command {
 	var socket string
-	cmd := commandWith(cobra.MatchAll(cobra.ExactArgs(1), networksOrUsers), "unblock NETWORK|USER", "Let a network or a user in again", `Let a network or a user in again, as it was blocked.`,
+	cmd := commandWith(cobra.MatchAll(takes(1, 1), networksOrUsers), "unblock NETWORK|USER", "Let a network or a user in again", `Let a network or a user in again, as it was blocked.`,
 		func(cmd *cobra.Command, args []string) error {
 			var one proxy.Block
 			if err := tell(cmd.Context(), socket, "POST /unblock", whomToBlock(args[0]), &one); err != nil {

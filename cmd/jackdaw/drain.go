@@ -10,7 +10,7 @@ import (
 func drainCommand() *cobra.Command {
 	var socket string
 	var over period
-	cmd := commandWith(cobra.ExactArgs(1), "drain BACKEND", "Let no new users go to a backend", `Let nobody go to a backend who is not there already, nor mail for him. Other members of a pool take them; elsewhere they hear of a
+	cmd := commandWith(takes(1, 1), "drain BACKEND", "Let no new users go to a backend", `Let nobody go to a backend who is not there already, nor mail for him. Other members of a pool take them; elsewhere they hear of a
 temporary failure. With --over, the sessions that are there are ended, evenly over this time; users of a pool go to
 other members then. A drain outlives reloads, upgrades and, where the configuration has a directory "state", restarts.`,
 		func(cmd *cobra.Command, args []string) error {
@@ -38,7 +38,7 @@ other members then. A drain outlives reloads, upgrades and, where the configurat
 
 func undrainCommand() *cobra.Command {
 	var socket string
-	cmd := commandWith(cobra.ExactArgs(1), "undrain BACKEND", "Let users go to a backend again", `Let users go to a drained backend again. Sessions that were to end there go on.`,
+	cmd := commandWith(takes(1, 1), "undrain BACKEND", "Let users go to a backend again", `Let users go to a drained backend again. Sessions that were to end there go on.`,
 		func(cmd *cobra.Command, args []string) error {
 			var report drainReport
 			if err := tell(cmd.Context(), socket, "POST /undrain", url.Values{"backend": {args[0]}}, &report); err != nil {

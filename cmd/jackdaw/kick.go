@@ -18,7 +18,7 @@ nothing was under way for a second; after ten seconds its connection is closed i
 see block.`,
 		Example: `  jackdaw kick --user alice@example.net
   jackdaw kick --client 192.0.2.0/24 --service submission`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			details, err := which.details()
 			if err == nil && len(details) == 0 {

@@ -11,7 +11,7 @@ import (
 func logCommand() *cobra.Command {
 	var socket string
 	limit := period(logTime)
-	cmd := commandWith(cobra.ExactArgs(1), "log LEVEL", "Log more or less for a while", `Have the daemon log debug, info, warn or error and above for a while. Then what the configuration says
+	cmd := commandWith(takes(1, 1), "log LEVEL", "Log more or less for a while", `Have the daemon log debug, info, warn or error and above for a while. Then what the configuration says
 holds again.`,
 		func(cmd *cobra.Command, args []string) error {
 			var report logReport

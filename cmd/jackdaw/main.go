@@ -68,6 +68,21 @@ func aCommand(root *cobra.Command, args []string) error {
 	return err
 }
 
+// takes has a command take so many arguments, and says which one is too many, or what is missing.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return fmt.Errorf("%s needs a %s", cmd.Name(), strings.Fields(cmd.Use)[1+len(args)])
+		case len(args) <= most:
+			return nil
+		case cmd.Flags().Lookup("user") != nil:
+			return fmt.Errorf("%s takes no argument %q; whom it is about is said by flags such as --user", cmd.Name(), args[most])
+		}
+		return fmt.Errorf("%s takes no argument %q", cmd.Name(), args[most])
+	}
+}
+
 // rootCommand is the whole command line. docs/man/jackdaw.1.md describes it, and a test compares the two.
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
@@ -92,7 +107,7 @@ func rootCommand() *cobra.Command {
 
 // command makes a subcommand without arguments. Its errors are problems.
 func command(use, short, long string, action func(cmd *cobra.Command) error) *cobra.Command {
-	return commandWith(cobra.NoArgs, use, short, long, func(cmd *cobra.Command, _ []string) error { return action(cmd) })
+	return commandWith(takes(0, 0), use, short, long, func(cmd *cobra.Command, _ []string) error { return action(cmd) })
 }
 
 // commandWith makes a subcommand with arguments. Errors of its action are problems.

@@ -43,7 +43,7 @@ The address is written as in a configuration: host:port, or unix:/path. The exit
 		Example: `  jackdaw probe mail.example.net:993
   jackdaw probe 192.0.2.1:143 --sni mail.example.net --user alice@example.net
   jackdaw probe unix:/run/lmtp --service lmtp`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := f.visitor(args[0], cmd.Flags().Changed("alpn"))
 			if err != nil {

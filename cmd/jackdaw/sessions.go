@@ -98,7 +98,7 @@ func sessionsCommand() *cobra.Command {
 		Short: "List the sessions",
 		Long: `List the sessions of the running daemon, from accept to end, and of processes that it has replaced: id, service,
 state, client, user, backend, SNI, TLS, how long they are there and idle, and the bytes to the client and from it.`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			details, err := q.which.details()
 			if _, ok := totalFields[q.totals]; err == nil && q.totals != "" && !ok {

@@ -18,7 +18,7 @@ func traceCommand() *cobra.Command {
 	var socket, file string
 	limit := period(traceTime)
 	var relay bool
-	cmd := commandWith(cobra.MatchAll(cobra.ExactArgs(1), networksOrUsers), "trace NETWORK|USER", "Write down what is said in sessions",
+	cmd := commandWith(cobra.MatchAll(takes(1, 1), networksOrUsers), "trace NETWORK|USER", "Write down what is said in sessions",
 		`Write down what clients and the proxy (C, S), and the proxy and the stores (P, B) say to each other in the sessions of a user, or of the
 clients of a network, until the time has passed or somebody interrupts it. Passwords, SASL responses and tokens are left out. With
 --relay also what is said after the login, which is the user's mail.`,

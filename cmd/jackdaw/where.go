@@ -14,7 +14,7 @@ import (
 func whereCommand() *cobra.Command {
 	var socket string
 	var asJSON bool
-	cmd := commandWith(cobra.ExactArgs(1), "where USER", "Tell where a user is", `Tell which member of a pool a user is on, or is kept for him, whether he is blocked, and list his sessions.
+	cmd := commandWith(takes(1, 1), "where USER", "Tell where a user is", `Tell which member of a pool a user is on, or is kept for him, whether he is blocked, and list his sessions.
 The exit status is 1 if he is nowhere. Where his next login would lead, and why, is what explain says.`,
 		func(cmd *cobra.Command, args []string) error {
 			var report whereReport
@@ -67,7 +67,7 @@ func clock(moment, now time.Time) string {
 
 func moveCommand() *cobra.Command {
 	var socket string
-	cmd := commandWith(cobra.ExactArgs(2), "move USER MEMBER", "Bring a user to another member of a pool", `End the sessions of a user in a pool, wait for that, and have his next login go to this member. He stays
+	cmd := commandWith(takes(2, 2), "move USER MEMBER", "Bring a user to another member of a pool", `End the sessions of a user in a pool, wait for that, and have his next login go to this member. He stays
 there as long as he has a session or delivery, and for what [[pool]] sticky says after that.`,
 		func(cmd *cobra.Command, args []string) error {
 			var report moveReport
