@@ -3,6 +3,7 @@ package proxy
 import (
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -13,8 +14,8 @@ import (
 // calmer times a thread too many costs more than it brings. Safe for concurrent use.
 type surge struct {
 	mu    sync.Mutex
-	usual int // threads; 0 while there is no surge
-	over  *time.Timer
+	until time.Time   // when it ends, if nobody has it go on
+	over  *time.Timer // nil while there is no surge
 }
 
 // surgeLasts is how long a surge goes on when nobody waits any more: who was admitted logs in.
@@ -24,22 +25,26 @@ const surgeLasts = 2 * time.Second
 func (s *surge) goOn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.usual > 0 {
-		s.over.Reset(surgeLasts)
-		return
+	s.until = time.Now().Add(surgeLasts)
+	if s.over == nil {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+		s.over = time.AfterFunc(surgeLasts, s.end)
 	}
-	s.usual = runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(s.usual + 1)
-	s.over = time.AfterFunc(surgeLasts, s.end)
 }
 
+// end ends a surge in its time. Go takes as many threads then as if it began now, and goes on to heed a limit of the container's where
+// nobody has chosen a number.
 func (s *surge) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, fixed := os.LookupEnv("GOMAXPROCS"); fixed {
-		runtime.GOMAXPROCS(s.usual)
-	} else {
-		runtime.SetDefaultGOMAXPROCS() // which goes on to heed a limit of the container's
+	if rest := time.Until(s.until); rest > 0 {
+		s.over.Reset(rest)
+		return
 	}
-	s.usual = 0
+	s.over = nil
+	if chosen, err := strconv.Atoi(os.Getenv("GOMAXPROCS")); err == nil && chosen > 0 {
+		runtime.GOMAXPROCS(chosen)
+	} else {
+		runtime.SetDefaultGOMAXPROCS()
+	}
 }

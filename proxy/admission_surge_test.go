@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestSurge is in a process of its own, as there is one number of threads for all.
+// TestSurge is in processes of its own, as there is one number of threads for all. An empty GOMAXPROCS says nothing.
 func TestSurge(t *testing.T) {
 	const marker = "JACKDAW_TEST_SURGE"
 	if os.Getenv(marker) != "" {
@@ -51,6 +51,13 @@ func surges(t *testing.T) {
 		h.accepted()
 	}
 	h.runs()
+	time.Sleep(surgeLasts)
+	expect(usual)
+	runtime.GOMAXPROCS(usual + 2) // a container that is to be smaller in a moment
+	for range mostComing - 1 {
+		h.accepted()
+	}
+	expect(usual + 3)
 	time.Sleep(surgeLasts)
 	expect(usual)
 }
