@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,6 +115,9 @@ func TestNamedPorts(t *testing.T) {
 				t.Fatalf("port %s: %v", port, err)
 			}
 			found[s] = true
+			if !slices.Contains(r.Services(), s) {
+				t.Errorf("port %s: nobody hears of the store", port)
+			}
 		}
 	}
 	if all := r.Services(); len(found) != 2 || len(all) != 2 {

@@ -33,6 +33,7 @@ type Router struct {
 
 	mu      sync.Mutex
 	named   map[serviceKey]*Service // by directories, below wildcard names
+	sorted  []*Service              // of services and named; nil: somebody has to sort them
 	retired bool
 }
 
@@ -274,13 +275,15 @@ func (r *Router) RefusalTime(service configs.Service, peer Peer) (longest time.D
 	return longest
 }
 
-// Services lists every service of every backend, by name.
+// Services lists every service of every backend, by name. Each connection asks for it: nobody may change the list.
 func (r *Router) Services() []*Service {
 	r.mu.Lock()
-	all := slices.AppendSeq(slices.Collect(maps.Values(r.services)), maps.Values(r.named))
-	r.mu.Unlock()
-	slices.SortFunc(all, func(a, b *Service) int {
-		return cmp.Or(strings.Compare(a.Backend, b.Backend), strings.Compare(string(a.Protocol), string(b.Protocol)))
-	})
-	return all
+	defer r.mu.Unlock()
+	if r.sorted == nil {
+		r.sorted = slices.AppendSeq(slices.Collect(maps.Values(r.services)), maps.Values(r.named))
+		slices.SortFunc(r.sorted, func(a, b *Service) int {
+			return cmp.Or(strings.Compare(a.Backend, b.Backend), strings.Compare(string(a.Protocol), string(b.Protocol)))
+		})
+	}
+	return r.sorted
 }

@@ -155,7 +155,7 @@ func (r *Router) learnService(backend string, protocol configs.Service, access c
 		return nil, err
 	}
 	fresh.door, fresh.leading = r.doors.of(backend), leading
-	r.named[key] = fresh
+	r.named[key], r.sorted = fresh, nil
 	r.log.Debug("store named by a directory", zap.String("backend", backend), zap.String("protocol", string(protocol)))
 	fresh.recall(r.memory)
 	fresh.start(0)
