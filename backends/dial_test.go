@@ -146,6 +146,23 @@ func TestResolveHung(t *testing.T) {
 	eventually(t, "the new address", func() bool { return leads() == second })
 }
 
+// A question that comes to nothing in the end does not undo what another has heard in the meantime.
+func TestResolveOvertaken(t *testing.T) {
+	host(t, "moves.example", "192.0.2.1")
+	s := unstarted(t, way(tcp("moves.example", "143")))
+	s.resolve(t.Context(), false)
+	host(t, "moves.example")
+	var hung sync.WaitGroup
+	hung.Go(func() { s.resolve(t.Context(), true) })
+	time.Sleep(dialLimit / 10) // it is being asked
+	host(t, "moves.example", "192.0.2.2")
+	s.resolve(t.Context(), true)
+	hung.Wait()
+	if got := fmt.Sprint(s.resolve(t.Context(), false)); got != "[moves.example:143 (192.0.2.2:143)]" {
+		t.Errorf("resolved to %s", got)
+	}
+}
+
 // A host's addresses are ways like others: each is tried, and remembered by itself.
 func TestHostWithAddresses(t *testing.T) {
 	t.Parallel()

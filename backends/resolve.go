@@ -1,6 +1,7 @@
 package backends
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -49,10 +50,7 @@ func (s *Service) resolve(ctx context.Context, anew bool) (paths []path) {
 // has ever answered: it goes where the host was last, and the answer is for the next ones.
 func (s *Service) ends(ctx context.Context, address configs.Address, name, port string, anew bool) []configs.Address {
 	s.mu.Lock()
-	known := s.hosts[address]
-	if known == nil {
-		known = new(hostAnswer)
-	}
+	known := cmp.Or(s.hosts[address], new(hostAnswer))
 	age := time.Since(known.at)
 	old := age >= resolvedFor || known.err != nil && age >= unresolvedFor
 	later := old && !anew && len(known.ends) > 0
@@ -62,31 +60,33 @@ func (s *Service) ends(ctx context.Context, address configs.Address, name, port 
 	s.mu.Unlock()
 	switch {
 	case later:
-		s.background(func() { s.ask(s.ctx, address, name, port, known.ends) })
+		s.background(func() { s.ask(s.ctx, address, name, port) })
 		return known.ends
 	case old || anew:
-		return s.ask(ctx, address, name, port, known.ends)
+		return s.ask(ctx, address, name, port)
 	}
 	return known.ends
 }
 
-// ask asks a name server where a host is, and keeps what it says. Where it says nothing, what was known stands.
-func (s *Service) ask(ctx context.Context, address configs.Address, name, port string, known []configs.Address) []configs.Address {
+// ask asks a name server where a host is, and keeps what it says. Where it says nothing, what is known by then stands.
+func (s *Service) ask(ctx context.Context, address configs.Address, name, port string) []configs.Address {
 	limited, cancel := context.WithTimeoutCause(ctx, dialLimit, errSlow)
 	defer cancel()
 	ips, err := lookup(limited, "ip", name)
-	if err = because(limited, err); err != nil && ctx.Err() != nil {
-		return known // a client has left
+	err = because(limited, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := cmp.Or(s.hosts[address], new(hostAnswer))
+	if err != nil && ctx.Err() != nil {
+		return known.ends // a client has left
 	}
-	fresh := &hostAnswer{known, err, time.Now()}
+	fresh := &hostAnswer{known.ends, err, time.Now()}
 	if err == nil {
 		fresh.ends = nil
 		for _, ip := range alternate(ips) {
 			fresh.ends = append(fresh.ends, configs.Address{Network: address.Network, Address: net.JoinHostPort(ip.String(), port)})
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.hosts[address] = fresh
 	return fresh.ends
 }
