@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"jackdaw/configs"
 )
 
 // Seat is a user's place in a pool, as one process of the daemon tells it to the next, which must not put the user on another
@@ -153,30 +155,51 @@ func (r *Router) Holds(pool, user string) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	place := s.taken[user]
-	return place != nil && place.isOurs()
+	return s.taken[user].isOurs()
 }
 
-// claim asks the successor, if there is one, where a user goes who has no session here. That others of his leave meanwhile does
-// no harm: the seat stays his for a while.
-func (s *seats) claim(ctx context.Context, pool string, user User, sticky time.Duration) error {
+// claim asks the successor where a user goes who has no session here; "" if there is none any more.
+func (s *seats) claim(ctx context.Context, user User) (member string, err error) {
 	s.mu.Lock()
-	next, place := s.next, s.taken[user.String()]
-	ours := place != nil && place.isOurs()
+	next := s.next
 	s.mu.Unlock()
-	if next == nil || ours {
-		return nil
+	if next == nil {
+		return "", nil
 	}
-	member, err := next.Claim(ctx, pool, user)
-	if err != nil {
-		return fmt.Errorf("pool %s: asking the process that has taken over: %w", pool, err)
+	if member, err = next.Claim(ctx, s.pool, user); err != nil {
+		s.disclaim(user.String()) // it may have held the seat, and the answer been lost
+		return "", fmt.Errorf("asking the process that has taken over: %w", err)
 	}
+	return member, nil
+}
+
+// disclaim tells the successor that nothing has come of a claim.
+func (s *seats) disclaim(user string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if place := s.taken[user.String()]; place == nil || len(place.holders) == 0 {
-		s.taken[user.String()] = &seat{member: member, holders: make(map[*holder]bool), until: time.Now().Add(max(sticky, time.Minute))}
+	if s.next != nil && !s.taken[user].isOurs() {
+		s.next.Left(s.pool, user)
 	}
-	return nil
+}
+
+// follow is take where another process decides, which has a user's sessions in other processes, too, and knows of a move. What is known
+// of members here keeps a user from one, and brings him to no other. s.mu is held.
+func (s *seats) follow(pool *configs.Pool, q Query, judge func(string) standing) (hold, error) {
+	user := q.User.String()
+	place := s.taken[user]
+	ours := place.isOurs()
+	usable := func(member string) bool { return slices.Contains(pool.Members, member) && judge(member) != dead }
+	switch {
+	case ours && usable(place.member):
+	case q.claimed == "":
+		return hold{}, errUnclaimed
+	case ours || !usable(q.claimed): // ours: they have been told to end
+		return hold{}, errElsewhere
+	default:
+		place = &seat{member: q.claimed, holders: make(map[*holder]bool)}
+		s.taken[user] = place
+	}
+	return place.hold(q), nil
 }
 
 // Drained lists the backends that are drained.

@@ -132,6 +132,127 @@ func TestHandOverLate(t *testing.T) {
 	}
 }
 
+// fails says that a member is dead, as far as this process knows.
+func (p *process) fails(member string) {
+	p.services[serviceKey{member, configs.IMAP}].paths[path{}].down = true
+}
+
+// waits has a user try to log in for a moment, in vain, and says why.
+func (p *process) waits(user string) error {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), time.Second)
+	defer cancel()
+	member, _, err := p.seat(ctx, &p.pool, asked(user))
+	if err == nil {
+		p.Errorf("%s is on %s", user, member)
+	}
+	return err
+}
+
+// The old process puts nobody on another member than the new one has said, whatever it knows of members itself. Whom it can bring
+// nowhere it does not hold.
+func TestHandOverDisagree(t *testing.T) {
+	const user = "anna@a.example"
+	wider := preferring("s3")
+	wider.Members = []string{"s1", "s2", "s3"}
+	for _, c := range []struct {
+		what string
+		next configs.Pool
+	}{
+		{"the old process finds the member dead", preferring("s1")},
+		{"the old process does not have the member", wider},
+	} {
+		first, second := newProcess(t, 1, preferring("s1")), newProcess(t, 2, c.next)
+		first.fails("s1")
+		first.handsOverTo(second)
+		at, leave := second.logsIn(user, nil)
+		if err := first.waits(user); !errors.Is(err, errElsewhere) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		second.hears(first, user)
+		if stays := second.Where(asked(user).User); stays[0].Member != at || stays[0].Held != 1 {
+			t.Errorf("%s: the new process knows of %v", c.what, stays)
+		}
+		leave()
+	}
+}
+
+// Where a member dies the new process says where its users go, and the sessions of the old one end first.
+func TestHandOverDead(t *testing.T) {
+	const user = "anna@a.example"
+	first, second := newProcess(t, 1, preferring("s1")), newProcess(t, 2, preferring("s1"))
+	evicted := make(chan error, 1)
+	_, leave := first.logsIn(user, func(err error) { evicted <- err })
+	first.handsOverTo(second)
+	first.fails("s1")
+	second.fails("s1")
+	var ending sync.WaitGroup
+	ending.Go(func() {
+		<-evicted
+		leave()
+		second.hears(first, user)
+	})
+	late, _ := first.logsIn(user, nil)
+	ending.Wait()
+	if stays := second.Where(asked(user).User); late != "s2" || stays[0].Member != late || stays[0].Held != 1 {
+		t.Errorf("he is on %s, and the new process knows of %v", late, stays)
+	}
+}
+
+// What a process knew of those before it is not true any more when another one has taken over.
+func TestHandOverStale(t *testing.T) {
+	const user = "anna@a.example"
+	first, second, third := newProcess(t, 1, preferring("s1")), newProcess(t, 2, preferring("s2")), newProcess(t, 3, preferring("s2"))
+	_, leave := first.logsIn(user, nil)
+	first.handsOverTo(second)
+	second.handsOverTo(third)
+	leave()
+	third.hears(first, user)
+	at, _ := third.logsIn(user, nil)
+	if late, _ := second.logsIn(user, nil); at != "s2" || late != at {
+		t.Errorf("he is on %s and %s", at, late)
+	}
+}
+
+// awaited tells when somebody waits for its end.
+type awaited struct {
+	context.Context
+	waits func()
+}
+
+func (a awaited) Done() <-chan struct{} {
+	a.waits()
+	return a.Context.Done()
+}
+
+// Who waits for a seat while another process takes over is told by that one where he goes.
+func TestHandOverMeanwhile(t *testing.T) {
+	const user = "anna@a.example"
+	sticky := preferring("s1")
+	sticky.Sticky = time.Hour
+	first, second := newProcess(t, 1, sticky), newProcess(t, 2, sticky)
+	evicted, waits := make(chan error, 1), make(chan struct{})
+	_, leave := first.logsIn(user, func(err error) { evicted <- err })
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		if err := first.Move(t.Context(), "farm", asked(user).User, "s2"); err != nil {
+			t.Error(err)
+		}
+	})
+	<-evicted
+	var late string
+	tasks.Go(func() {
+		late, _, _ = first.seat(awaited{t.Context(), sync.OnceFunc(func() { close(waits) })}, &first.pool, asked(user))
+	})
+	<-waits
+	first.handsOverTo(second)
+	leave()
+	tasks.Wait()
+	if stays := second.Where(asked(user).User); late != stays[0].Member {
+		t.Errorf("he is on %s, and the new process knows of %v", late, stays)
+	}
+}
+
 // A user who has to leave a member loses his sessions in all processes first.
 func TestHandOverMove(t *testing.T) {
 	const user = "anna@a.example"

@@ -34,7 +34,8 @@ type Query struct {
 	// Asks says that nobody comes: where the user would go is told, and nothing is held, counted or ended for it.
 	Asks bool
 
-	process int // in which the user logs in; 0 is this one
+	process int    // in which the user logs in; 0 is this one
+	claimed string // the member that the process has said that has taken over; "" if it was not asked
 }
 
 // Exchange is a proof that takes several messages.

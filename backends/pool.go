@@ -64,6 +64,9 @@ var (
 	ErrMoved    = errors.New("the user's store is dead or has changed")
 	errDead     = errors.New("the member of the pool is down")
 	errNoMember = errors.New("no member can be used")
+	// errUnclaimed means that the process that has taken over is to be asked first, errElsewhere that its answer is of no use here.
+	errUnclaimed = errors.New("another process decides")
+	errElsewhere = errors.New("another process has the user on a member that cannot be used here")
 )
 
 // poolSeats takes over the seats of the pools that stay.
@@ -89,9 +92,6 @@ func (r *Router) seat(ctx context.Context, pool *configs.Pool, q Query) (member 
 	if q.Asks {
 		member, err = r.would(pool, q)
 		return member, func() {}, err
-	}
-	if err := s.claim(ctx, pool.Name, q.User, pool.Sticky); err != nil {
-		return "", nil, err
 	}
 	for {
 		h, err := r.await(ctx, pool, q)
@@ -122,9 +122,20 @@ func (r *Router) would(pool *configs.Pool, q Query) (member string, err error) {
 }
 
 // await takes a seat as soon as it can be had.
-func (r *Router) await(ctx context.Context, pool *configs.Pool, q Query) (hold, error) {
+func (r *Router) await(ctx context.Context, pool *configs.Pool, q Query) (h hold, err error) {
+	s := r.seats[pool.Name]
+	defer func() {
+		if err != nil && q.claimed != "" {
+			s.disclaim(q.User.String())
+		}
+	}()
 	for {
-		h, wait, err := r.seats[pool.Name].take(pool, q, r.standing, time.Now())
+		h, wait, err := s.take(pool, q, r.standing, time.Now())
+		if errors.Is(err, errUnclaimed) {
+			if q.claimed, err = s.claim(ctx, q.User); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return hold{}, fmt.Errorf("pool %s: %w", pool.Name, err)
 		}
@@ -205,10 +216,13 @@ func (s *seats) take(pool *configs.Pool, q Query, judge func(string) standing, n
 	user := q.User.String()
 	place := s.taken[user]
 	held := place != nil && len(place.holders) > 0
-	stays := place.stays(pool, now)
+	stays, fresh := place.stays(pool, now), false
 	switch {
 	case place != nil && place.cleared != nil:
 		return hold{}, place.cleared, nil
+	case s.next != nil && q.process == 0:
+		h, err = s.follow(pool, q, judge)
+		return h, nil, err
 	case stays && judge(place.member) != dead:
 	case stays && pool.OnFailure == configs.OnFailureFail:
 		return hold{}, nil, errDead
@@ -224,17 +238,24 @@ func (s *seats) take(pool *configs.Pool, q Query, judge func(string) standing, n
 			return hold{}, place.empty, nil
 		}
 		place = &seat{member: member, holders: make(map[*holder]bool)}
-		s.taken[user], h.fresh = place, true
+		s.taken[user], fresh = place, true
 	}
-	if len(place.holders) == 0 {
-		place.empty = make(chan struct{})
+	h = place.hold(q)
+	h.fresh = fresh
+	return h, nil, nil
+}
+
+// hold adds a session or delivery to a seat.
+func (p *seat) hold(q Query) hold {
+	if len(p.holders) == 0 {
+		p.empty = make(chan struct{})
 	}
-	h.member, h.holder = place.member, &holder{evict: q.Evict, process: q.process}
+	h := &holder{evict: q.Evict, process: q.process}
 	if h.evict == nil {
 		h.evict = func(error) {}
 	}
-	place.holders[h.holder] = true
-	return h, nil, nil
+	p.holders[h] = true
+	return hold{holder: h, member: p.member}
 }
 
 // would says which member a user would be on who came now, if the others of his sessions that are to end have ended.
@@ -275,8 +296,11 @@ func (s *seats) leave(user string, h *holder, sticky time.Duration) {
 	}
 }
 
-// isOurs reports whether this process has a session or delivery on a seat.
+// isOurs reports whether this process has a session or delivery on a seat. No seat is nobody's.
 func (p *seat) isOurs() bool {
+	if p == nil {
+		return false
+	}
 	for h := range p.holders {
 		if h.process == 0 {
 			return true
