@@ -51,6 +51,17 @@ func TestWhereAndMove(t *testing.T) {
 	}
 }
 
+// Who comes between a user's last session and the end of his move waits for that, however short his seat would have been kept.
+func TestMoveIsNotSwept(t *testing.T) {
+	f := newFarm(t, func(p *configs.Pool) { p.Sticky = 0 })
+	_, leave := f.sits("anna", nil)
+	f.taken["anna"].cleared = make(chan struct{}) // a move has begun
+	leave()
+	if _, wait, err := f.take(f.pool, asked("anna"), f.judge, f.now.Add(time.Hour)); wait == nil {
+		t.Errorf("she does not wait: %v", err)
+	}
+}
+
 // settled is a user with one session on a member of a pool, which ends when it is told to.
 type settled struct {
 	*Router

@@ -316,7 +316,7 @@ func (s *seats) sweep(now time.Time) {
 	}
 	s.swept = now
 	for user, place := range s.taken {
-		if len(place.holders) == 0 && now.After(place.until) {
+		if len(place.holders) == 0 && place.cleared == nil && now.After(place.until) {
 			delete(s.taken, user)
 		}
 	}
