@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"jackdaw/backends"
 	"jackdaw/configs"
 	"jackdaw/internal/census"
 )
@@ -142,19 +143,15 @@ func (l *limits) share(limit configs.Sessions) int {
 // welcome judges a client as soon as it is known who it is, and counts it. For LMTP there are no limits per client.
 func (l *limits) welcome(s *session) error {
 	config, client := s.settings.limits, subnetOf(s.peer.Client)
-	free := s.settings.listener.Service == configs.LMTP || s.exempt()
-	barred := !free && l.failures.barred(client, config.FailuresPerClient, time.Now())
-	denied := !s.peer.Unproven && l.denied.contains(s.peer.Client)
+	name, err := l.unwelcome(s.peer, s.settings.listener, config)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	share := l.share(config.Sessions)
 	switch {
-	case denied:
-		return l.refuse(s, limitDeny, errDenied)
-	case free:
+	case err != nil:
+		return l.refuse(s, name, err)
+	case isFree(s.peer, s.settings.listener, config):
 		return nil
-	case barred:
-		return l.refuse(s, limitFailures, errBarred)
 	case config.SessionsPerClient > 0 && l.clients.Of(client) >= config.SessionsPerClient:
 		return l.refuse(s, limitPerClient, errCrowd)
 	case share > 0 && l.pending.Of(client.wide()) >= share:
@@ -164,6 +161,24 @@ func (l *limits) welcome(s *session) error {
 	l.pending.Add(client.wide())
 	s.holds |= holdsClient | holdsPending
 	return nil
+}
+
+// unwelcome tells by which limit a client is turned away however few others there are, and why.
+func (l *limits) unwelcome(peer backends.Peer, listener configs.Listener, config configs.Limits) (name string, err error) {
+	switch {
+	case !peer.Unproven && l.denied.contains(peer.Client):
+		return limitDeny, errDenied
+	case !isFree(peer, listener, config) && l.failures.barred(subnetOf(peer.Client), config.FailuresPerClient, time.Now()):
+		return limitFailures, errBarred
+	}
+	return "", nil
+}
+
+// Unwelcome says why a client would be turned away that came to a listener now, however few others there are; nil if it would not.
+// Nothing is counted.
+func (s *Server) Unwelcome(peer backends.Peer, listener configs.Listener, config configs.Limits) error {
+	_, err := s.limits.unwelcome(peer, listener, config)
+	return err
 }
 
 // user counts a session for the user who has proved who he is, or refuses it. For a session that is counted already it does nothing.
@@ -246,8 +261,15 @@ func (l *limits) list() []LimitState {
 }
 
 // exempt tells that limits per client do not apply to this one.
-func (s *session) exempt() bool {
-	return s.peer.In(s.settings.limits.Exempt) || s.peer.In(s.settings.listener.PlaintextFrom)
+func (s *session) exempt() bool { return isExempt(s.peer, s.settings.listener, s.settings.limits) }
+
+func isExempt(peer backends.Peer, listener configs.Listener, config configs.Limits) bool {
+	return peer.In(config.Exempt) || peer.In(listener.PlaintextFrom)
+}
+
+// isFree tells that limits per client do not apply to a session from its beginning on.
+func isFree(peer backends.Peer, listener configs.Listener, config configs.Limits) bool {
+	return listener.Service == configs.LMTP || isExempt(peer, listener, config)
 }
 
 // isLimit tells that a client was turned away before it could say anything. There may be very many, and each limit has its own words

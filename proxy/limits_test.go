@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"jackdaw/backends"
 	"jackdaw/configs"
 )
 
@@ -391,6 +392,12 @@ func TestFailuresOfSessions(t *testing.T) {
 	}
 	other := shielded(t, "127.0.0.3", address)
 	other.asks(t, "a LOGIN nobody one", "a NO [AUTHENTICATIONFAILED] Authentication failed")
+	for client, want := range map[string]error{"127.0.0.2": errBarred, "127.0.0.3": nil} {
+		peer := backends.Peer{Client: netip.MustParseAddr(client)}
+		if err := h.Unwelcome(peer, configs.Listener{Service: configs.IMAP}, h.setup.Config.Limits); err != want {
+			t.Errorf("for who asks, %s is turned away by %v, want %v", client, err, want)
+		}
+	}
 	if l := h.limit(limitFailures); l != (LimitState{limitFailures, 2, 1, 2}) {
 		t.Errorf("the limit is %+v", l)
 	}

@@ -58,11 +58,8 @@ func (o *operator) complete(a *answer, user backends.User, to *backends.Service)
 			a.State, a.Addresses = describeState(b), describeAddresses(b, to.Protocol)
 		}
 	}
-	if problem := to.Problem(); problem != nil && a.Failure == "" {
-		a.Failure = "nobody is let in: " + problem.Error()
-	}
-	if blocked := o.blockOf(func(b proxy.Block) bool { return b.User == user.String() }); blocked != "" && to.Protocol != configs.LMTP {
-		a.Failure = blocked
+	if problem := to.Problem(); problem != nil {
+		a.fail("nobody is let in: " + problem.Error())
 	}
 }
 

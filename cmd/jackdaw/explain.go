@@ -33,7 +33,7 @@ func explainCommand() *cobra.Command {
 	var asJSON bool
 	cmd := command("explain [-c FILE]", "Explain what a client would meet", `Say which certificate a client would be shown and why, what it would be promised before login, and,
 with --user, which route decides and to which store the user would be brought, under which name. Nobody is logged in, and nothing
-changes. The running daemon tells what holds now: drained and dead stores, where users of pools are, and who is blocked. With -c a
+changes. The running daemon tells what holds now: drained and dead stores, where users of pools are, and who is blocked, denied or barred. With -c a
 configuration file is read instead, and its stores are asked what they can do. The exit status is 1 if the client would get nowhere.`,
 		func(cmd *cobra.Command) error {
 			a, err := q.answer(cmd.Context())
@@ -169,11 +169,17 @@ func (q question) explain(ctx context.Context, s *scene) (*answer, error) {
 
 // turnsAway says why a client is not let in to a listener at all; "" if it is.
 func (s *scene) turnsAway(l configs.Listener, peer backends.Peer) string {
-	switch {
-	case !l.From.Empty() && !l.From.Contains(peer.Client):
+	if !l.From.Empty() && !l.From.Contains(peer.Client) {
 		return "the listener takes no connections from this client"
-	case s.live != nil:
-		return s.live.blockOf(func(b proxy.Block) bool { return b.Network.IsValid() && b.Network.Contains(peer.Client.Unmap()) })
+	}
+	if s.live == nil {
+		return ""
+	}
+	if blocked := s.live.blockOf(func(b proxy.Block) bool { return b.Network.IsValid() && b.Network.Contains(peer.Client.Unmap()) }); blocked != "" {
+		return blocked
+	}
+	if err := s.live.server.Unwelcome(peer, l, s.config.Limits); err != nil {
+		return "the client is turned away: " + err.Error()
 	}
 	return ""
 }
@@ -240,6 +246,9 @@ func (a *answer) place(ctx context.Context, name string, s *scene, listener conf
 	}
 	user := mailbox.User
 	a.User = user.String()
+	if s.live != nil && listener.Service != configs.LMTP { // mail for him is delivered
+		a.Failure = s.live.blockOf(func(b proxy.Block) bool { return b.User == a.User })
+	}
 	query := backends.Query{User: user, Service: listener.Service, Peer: peer, Asks: true}
 	place, steps, err := s.router.Trace(ctx, query)
 	defer place.Release()
@@ -247,17 +256,17 @@ func (a *answer) place(ctx context.Context, name string, s *scene, listener conf
 		a.Routes = append(a.Routes, describeStep(step))
 	}
 	if err != nil {
-		a.Failure = "nobody is let in: " + err.Error()
+		a.fail("nobody is let in: " + err.Error())
 		return
 	}
 	if place.Refuse != "" {
-		a.Failure = "after the right password: service not permitted: " + place.Refuse
+		a.fail("after the right password: service not permitted: " + place.Refuse)
 	}
 	a.Backend, a.Name, a.TLS = place.Service.Backend, place.Name, string(place.Service.Access.TLS)
 	if listener.Service == configs.LMTP {
 		address, err := place.Address(mailbox)
 		if err != nil {
-			a.Failure = err.Error()
+			a.fail(err.Error())
 			return
 		}
 		a.Name = address.String()
@@ -271,6 +280,9 @@ func (a *answer) place(ctx context.Context, name string, s *scene, listener conf
 		s.live.complete(a, user, place.Service)
 	}
 }
+
+// fail says why the client gets nowhere, unless it does not come as far as that.
+func (a *answer) fail(why string) { a.Failure = cmp.Or(a.Failure, why) }
 
 // findUser makes the user of a name that a client logs in with, or for LMTP of the address that mail comes for.
 func findUser(name string, names *backends.Names, realm string, service configs.Service) (backends.Mailbox, error) {
