@@ -239,6 +239,16 @@ func TestFormerSessions(t *testing.T) {
 	obeys(t, d.admin, "sessions --totals process", "(all)    2")
 	obeys(t, d.admin, "status", "before", "with 1 sessions", "bob@a.example")
 	obeys(t, d.admin, "log debug --for 1m", "logging at level debug")
+	file := filepath.Join(t.TempDir(), "trace")
+	trace := exec.Command(built(t), "trace", "alice@a.example", "--relay", "--to", file, "--socket", d.admin)
+	must(t, trace.Start())
+	eventually(t, "the former session is traced", func() bool {
+		former.ask("NOOP")
+		text, _ := os.ReadFile(file)
+		return strings.Contains(string(text), " NOOP\n")
+	})
+	must(t, trace.Process.Signal(os.Interrupt))
+	must(t, trace.Wait())
 	obeys(t, d.admin, "kick --user alice@a.example", "2 sessions end")
 	for _, session := range []*dialog{former, latest} {
 		if last := session.ended(); last != "* BYE Session ended by the administrator\r\n" {

@@ -55,18 +55,19 @@ func (l *traceLines) write(line string) error {
 
 // answerTrace answers with what is said, as it is said, until the time has passed or the asker has gone.
 func (o *operator) answerTrace(w http.ResponseWriter, r *http.Request) {
-	o.stream(w, r, func(ctx context.Context, lines *traceLines) {
+	o.stream(w, r, o.ending, func(ctx context.Context, lines *traceLines) {
 		o.log.Info("tracing", zap.String("user", r.URL.Query().Get("user")), zap.String("network", r.URL.Query().Get("network")))
 		_ = o.older(ctx, func(_ context.Context, g *generation) error { return g.trace(ctx, r.URL.Query(), lines.write) })
 	})
 }
 
 func (o *operator) answerOwnTrace(w http.ResponseWriter, r *http.Request) {
-	o.stream(w, r, func(context.Context, *traceLines) {}) // the newest process asks, and has said so in its log
+	// The newest process asks, and has said so in its log. This one takes no orders any more, and goes on as long as its sessions do.
+	o.stream(w, r, o.generations.ctx.Done(), func(context.Context, *traceLines) {})
 }
 
-// stream writes what is said in this process, and what others add.
-func (o *operator) stream(w http.ResponseWriter, r *http.Request, others func(context.Context, *traceLines)) {
+// stream writes what is said in this process until it is ending, and what others add.
+func (o *operator) stream(w http.ResponseWriter, r *http.Request, ending <-chan struct{}, others func(context.Context, *traceLines)) {
 	which, limit, err := o.tracing(r.URL.Query())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -79,7 +80,7 @@ func (o *operator) stream(w http.ResponseWriter, r *http.Request, others func(co
 	defer cancel()
 	go func() {
 		select {
-		case <-o.ending:
+		case <-ending:
 			cancel()
 		case <-ctx.Done():
 		}
