@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"syscall"
@@ -28,6 +29,37 @@ func TestAdminQuestions(t *testing.T) {
 		if want := "the daemon at " + f.at("sock") + " " + tt.want; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// An order waits for its turn, however long the one before it takes, and not as long only as it may take to be read.
+func TestOrderWaits(t *testing.T) {
+	f := newAdminFixture(t)
+	server := httptest.NewUnstartedServer(f.handler())
+	server.Config.ReadTimeout = 20 * time.Millisecond
+	server.Start()
+	defer server.Close()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	done := make(chan int)
+	go func() {
+		response, err := client.Post(server.URL+"/reload", "", nil)
+		if err != nil {
+			t.Error(err)
+			done <- 0
+			return
+		}
+		response.Body.Close()
+		done <- response.StatusCode
+	}()
+	select {
+	case status := <-done:
+		t.Fatalf("it is answered %d before its turn", status)
+	case <-time.After(200 * time.Millisecond):
+	}
+	one := <-f.orders.placed
+	one.done <- outcome{answer: struct{}{}}
+	if status := <-done; status != http.StatusOK {
+		t.Errorf("it is answered %d", status)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
 
 	"jackdaw/proxy"
 )
@@ -55,7 +54,6 @@ func (l *listWriter) end(missing []string) {
 
 // listed begins an answer to what chooses sessions. It is nil, and refused, where that makes no sense.
 func (o *operator) listed(w http.ResponseWriter, r *http.Request) (*listWriter, proxy.Selection) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	which, err := o.selection(r.URL.Query())
 	if err != nil {
 		refuse(w, err)

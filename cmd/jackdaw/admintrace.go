@@ -74,7 +74,6 @@ func (o *operator) stream(w http.ResponseWriter, r *http.Request, ending <-chan 
 		return
 	}
 	lines := &traceLines{out: w, now: http.NewResponseController(w)}
-	_ = lines.now.SetReadDeadline(time.Time{})
 	_ = lines.now.SetWriteDeadline(time.Now().Add(limit + adminReadTime))
 	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()

@@ -76,8 +76,6 @@ type badQuestion struct{ error }
 // answering answers in JSON: 400 to a question that makes no sense, 409 with the reason to what cannot be done.
 func (o *operator) answering(do func(ctx context.Context, q url.Values) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		// With the time for reading, which has passed by then, the context would end.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		answer, err := do(r.Context(), r.URL.Query())
 		if err != nil {
 			refuse(w, err)
