@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -76,12 +75,7 @@ func (g *generation) send(ctx context.Context, question string, details any) (*h
 		return nil, err
 	}
 	response, err := g.client.Do(request)
-	for _, sign := range []error{io.EOF, syscall.EPIPE, syscall.ECONNRESET} {
-		if errors.Is(err, sign) {
-			return nil, errGone
-		}
-	}
-	if err != nil && ctx.Err() == nil && !g.lives(ctx) { // it has ended in the middle of something
+	if err != nil && ctx.Err() == nil && !g.lives(ctx) { // it has ended; else it may have no descriptors, but sessions
 		return nil, errGone
 	}
 	return response, err

@@ -125,6 +125,30 @@ func TestAskRefused(t *testing.T) {
 	}
 }
 
+// A process that opens to nobody, having no descriptors left, still has its sessions: only one that has ended is gone.
+func TestAskInVain(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	door, err := inherit.NewDoor()
+	must(t, err)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for conn, err := door.Accept(); err == nil; conn, err = door.Accept() {
+			conn.Close()
+		}
+	}()
+	g := newGeneration(inherit.Process{PID: 7, Bell: door.Bell()})
+	defer g.close()
+	if err := g.ask(t.Context(), "GET /sessions", nil, nil); err == nil || errors.Is(err, errGone) || !strings.Contains(err.Error(), "process 7") {
+		t.Errorf("the error is %v", err)
+	}
+	door.Close()
+	<-closed
+	if err := g.ask(t.Context(), "GET /sessions", nil, nil); !errors.Is(err, errGone) {
+		t.Errorf("when it has ended, the error is %v", err)
+	}
+}
+
 // A question for the newest waits until there is one that answers: who has been replaced, or is gone, does not.
 func TestAskNewest(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
