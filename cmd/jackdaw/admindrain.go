@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -131,7 +132,13 @@ func (o *operator) drain(ctx context.Context, q url.Values) (any, error) {
 		return report, nil
 	}
 	what := emptied{backend, time.Now().Add(over).Round(0)}
-	return report, o.changes.pass(func() error { o.resume([]emptied{what}); return nil })
+	return report, o.changes.pass(func() error {
+		if !slices.Contains(o.router().Drained(), backend) { // its sessions would be ended for as long as users come back
+			return fmt.Errorf("%s was undrained in the meantime: no sessions are ended", backend)
+		}
+		o.resume([]emptied{what})
+		return nil
+	})
 }
 
 // resume ends the sessions of backends, over the time that is left for that.

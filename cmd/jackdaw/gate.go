@@ -8,17 +8,17 @@ import (
 // errTakingOver refuses what the process that takes over would not hear of any more.
 var errTakingOver = errors.New("another process is taking over: ask again in a moment")
 
-// gate is passed by whatever changes what an upgrade hands on. What has passed is handed on, all else is refused. The zero value is
-// open. Safe for concurrent use.
+// gate is passed by whatever changes what an upgrade hands on, one after the other. What has passed is handed on, all else is refused.
+// The zero value is open. Safe for concurrent use.
 type gate struct {
-	mu     sync.RWMutex
+	mu     sync.Mutex
 	closed bool
 }
 
 // pass makes a change, which takes a moment only, or refuses it.
 func (g *gate) pass(change func() error) error {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.closed {
 		return errTakingOver
 	}
