@@ -181,7 +181,7 @@ func (o *operator) drained(ctx context.Context, backend string) drainReport {
 func (o *operator) empty(ctx context.Context, what emptied) {
 	backend := what.Backend
 	for {
-		users := o.usersOf(ctx, backend)
+		users, missing := o.usersOf(ctx, backend)
 		rest := max(0, time.Until(what.Until))
 		for i, user := range users {
 			turn := time.NewTimer(rest / time.Duration(len(users)-i))
@@ -194,25 +194,26 @@ func (o *operator) empty(ctx context.Context, what emptied) {
 			rest = max(0, time.Until(what.Until))
 			o.emptying.tasks.Go(func() { o.remove(ctx, user, backend) })
 		}
-		if len(users) == 0 {
+		if len(users) == 0 && len(missing) == 0 {
 			o.log.Info("a drained backend has no sessions any more", zap.String("backend", backend))
 			return
 		}
 		select {
-		case <-time.After(farewellTime): // for those that are not quiet
+		case <-time.After(farewellTime): // for those that are not quiet, and for a process that has not answered
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// usersOf lists the users who are on a backend, whichever process has them.
-func (o *operator) usersOf(ctx context.Context, backend string) (users []string) {
-	for _, one := range o.everywhere(ctx, proxy.Selection{Backend: backend}, url.Values{"backend": {backend}}).Sessions {
+// usersOf lists the users who are on a backend, whichever process has them, and says which processes have not answered.
+func (o *operator) usersOf(ctx context.Context, backend string) (users, missing []string) {
+	there := o.everywhere(ctx, proxy.Selection{Backend: backend}, url.Values{"backend": {backend}})
+	for _, one := range there.Sessions {
 		users = append(users, one.User)
 	}
 	slices.Sort(users)
-	return slices.Compact(users)
+	return slices.Compact(users), there.Missing
 }
 
 // remove ends a user's sessions on a backend.

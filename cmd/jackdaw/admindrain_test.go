@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,4 +76,30 @@ func TestUndrainedMeanwhile(t *testing.T) {
 	if all := o.emptying.list(); len(all) > 0 {
 		t.Errorf("there is still emptied %v", all)
 	}
+}
+
+// A backend is not empty as long as a process has not said that it has nobody there.
+func TestEmptyAsFarAsKnown(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	var answered sync.WaitGroup
+	answered.Add(2) // for the report, and for those who are to go
+	o := newOperator(t, older(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "not now", http.StatusInternalServerError)
+		answered.Done()
+	})))
+	report, err := o.drain(t.Context(), url.Values{"backend": {"s1"}, "over": {"0s"}})
+	must(t, err)
+	if missing := report.(drainReport).Missing; len(missing) != 1 || !strings.Contains(missing[0], "not now") {
+		t.Errorf("missing is %q", missing)
+	}
+	answered.Wait()
+	ended := make(chan struct{})
+	go func() { o.emptying.tasks.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		t.Error("it is taken for empty")
+	case <-time.After(100 * time.Millisecond):
+	}
+	o.emptying.close()
+	<-ended
 }
