@@ -106,12 +106,16 @@ func (m *metrics) askOlder() {
 		if err != nil {
 			return err
 		}
+		flow, err := decodeFlow(text)
+		if err != nil {
+			return fmt.Errorf("asking process %d: %w", g.pid, err)
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if a := m.older[g.pid]; a != nil && !a.final {
-			a.flow, err = decodeFlow(text)
+			a.flow = flow
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		m.daemon.log.Warn("metrics of a former process are not up to date", zap.Error(err))

@@ -175,6 +175,18 @@ func TestCountersInherited(t *testing.T) {
 	}
 }
 
+// Of a process that says nothing that makes sense, what it has said before holds.
+func TestFlowOfNoUse(t *testing.T) {
+	m := idleDaemon(t, configs.Admin{}).metrics
+	m.daemon.generations = older(t, http.NotFoundHandler())
+	m.older[7] = &account{flow: counted(t, countedHere)}
+	all, err := m.sum()
+	must(t, err)
+	if text := written(t, all); !strings.Contains(text, `jackdaw_connections_total{service="imaps"} 30`) {
+		t.Errorf("lost what it has counted:\n%s", text)
+	}
+}
+
 // ask asks the page's listener, without a connection.
 func ask(d *daemon, path, host string, change func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest("GET", "http://"+host+path, nil)
