@@ -99,18 +99,25 @@ func (d *dynasty) byHTTP() *http.Client {
 	}}
 }
 
-// ask is what the commands do, without a process for each: it posts an order, and returns the answer.
+// ask is what the commands do, without a process for each: it posts an order, anew if that was for another process, and returns the
+// answer.
 func (d *dynasty) ask(order string) string {
 	d.t.Helper()
-	response, err := d.byHTTP().Post("http://jackdaw/"+order, "", nil)
-	must(d.t, err)
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	must(d.t, err)
-	if response.StatusCode != http.StatusOK {
-		d.t.Fatalf("%s: %s: %s", order, response.Status, text)
+	for {
+		response, err := d.byHTTP().Post("http://jackdaw/"+order, "", nil)
+		must(d.t, err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		must(d.t, err)
+		switch response.StatusCode {
+		case http.StatusOK:
+			return string(text)
+		case http.StatusMisdirectedRequest:
+			time.Sleep(50 * time.Millisecond)
+		default:
+			d.t.Fatalf("%s: %s: %s", order, response.Status, text)
+		}
 	}
-	return string(text)
 }
 
 // upgrade has a new process take over, and returns its id.

@@ -89,7 +89,7 @@ func (a *admin) listen(path string) error {
 	return nil
 }
 
-// serveHTTP answers on a listener until stop, which closes it. faults takes what goes wrong with single connections; failed hears
+// serveHTTP answers on a listener until stop, which closes it, and answers those who are there. faults takes what goes wrong with single connections; failed hears
 // why the listener has failed, if it does.
 func serveHTTP(l net.Listener, handler http.Handler, faults *log.Logger, failed func(error)) (stop func()) {
 	server := &http.Server{
@@ -100,19 +100,37 @@ func serveHTTP(l net.Listener, handler http.Handler, faults *log.Logger, failed 
 		IdleTimeout:    adminIdleTime,
 		ErrorLog:       faults,
 	}
-	var serving sync.WaitGroup
+	var serving, connections sync.WaitGroup
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			connections.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			connections.Done()
+		}
+	}
+	stopping := make(chan struct{})
 	serving.Go(func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		err := server.Serve(l)
+		select {
+		case <-stopping:
+		default:
 			failed(err)
 		}
 	})
 	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
+		close(stopping)
+		l.Close()
 		serving.Wait()
+		// Server.Shutdown would hang up on who has asked and is not heard yet: a client could not know whether it was heard.
+		server.SetKeepAlivesEnabled(false)
+		answered := make(chan struct{})
+		go func() { connections.Wait(); close(answered) }()
+		select {
+		case <-answered:
+		case <-time.After(adminGrace):
+		}
+		server.Close()
 	}
 }
 
@@ -131,7 +149,13 @@ func (a *admin) handler() http.Handler {
 	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index) // heap, goroutine and so on
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := context.Cause(a.orders.open); errors.Is(err, errNotServing) {
+			refuse(w, err)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func (a *admin) answerCerts(w http.ResponseWriter, r *http.Request) {

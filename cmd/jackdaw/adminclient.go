@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -70,8 +71,27 @@ func callDaemon(ctx context.Context, socket, method string, where url.URL) ([]by
 	return answer, nil
 }
 
-// openDaemon returns the beginning of an answer that is no refusal. hangUp must be called when it was read.
+// askAgain is when a daemon is asked again that says that another process is taking over.
+const askAgain = 50 * time.Millisecond
+
+// openDaemon returns the beginning of an answer that is no refusal. hangUp must be called when it was read. Who asks while another
+// process takes over is answered by that.
 func openDaemon(ctx context.Context, socket, method string, where url.URL) (response *http.Response, hangUp func(), err error) {
+	for {
+		response, hangUp, err = openProcess(ctx, socket, method, where)
+		if !errors.Is(err, errNotServing) {
+			return response, hangUp, err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return nil, nil, err
+		}
+	}
+}
+
+// openProcess is openDaemon for the process that has the socket at the moment. errNotServing means that it will be another one's.
+func openProcess(ctx context.Context, socket, method string, where url.URL) (response *http.Response, hangUp func(), err error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -102,6 +122,8 @@ func openDaemon(ctx context.Context, socket, method string, where url.URL) (resp
 		return nil, nil, fmt.Errorf("reading the answer of the daemon at %s: %w", socket, err)
 	case response.StatusCode == http.StatusNotFound:
 		return nil, nil, fmt.Errorf("the daemon at %s does not know %s: it is of another version", socket, where.Path)
+	case response.StatusCode == http.StatusMisdirectedRequest:
+		return nil, nil, errNotServing
 	case response.StatusCode == http.StatusConflict:
 		return nil, nil, &refusal{reason}
 	}

@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"jackdaw/internal/inherit"
 )
 
 // A question that the daemon cannot answer is answered all the same.
@@ -97,4 +103,53 @@ func TestDescribeDial(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
+}
+
+// Who has begun to ask before the socket is closed is answered, though the daemon waits for the end of his question.
+func TestAdminLastAnswer(t *testing.T) {
+	f := newAdminFixture(t)
+	f.serve("sock")
+	conn, err := net.Dial("unix", f.at("sock"))
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+	fmt.Fprint(conn, "GET /readyz HTTP/1.1\r\nHost: jackdaw\r\n")
+	f.mustAnswer("sock") // who has come first was let in, too
+	var closing sync.WaitGroup
+	closing.Go(f.close)
+	defer closing.Wait()
+	for {
+		other, err := net.Dial("unix", f.at("sock"))
+		if err != nil {
+			break
+		}
+		other.Close()
+	}
+	fmt.Fprint(conn, "\r\n")
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || answer != "HTTP/1.1 200 OK\r\n" {
+		t.Errorf("the answer is %q, %v", answer, err)
+	}
+}
+
+// A question that comes to a process that has been replaced is put to the next one.
+func TestAdminAskAgain(t *testing.T) {
+	former := newAdminFixture(t)
+	former.serve("sock")
+	next := newAdmin(former.log, former.counts, inherit.NewSockets())
+	t.Cleanup(next.close)
+	former.orders.close(errNotServing)
+	if _, _, err := openProcess(t.Context(), former.at("sock"), http.MethodGet, url.URL{Path: "/certs"}); !errors.Is(err, errNotServing) {
+		t.Errorf("the former process says %v", err)
+	}
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if err := tell(t.Context(), former.at("sock"), "GET /certs", nil, new(certsReport)); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(2 * askAgain) // so that it has been told at least once
+	next.apply(former.at("next"), former.certs)
+	must(t, os.Rename(former.at("next"), former.at("sock")))
+	asking.Wait()
 }

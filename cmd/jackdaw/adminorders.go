@@ -1,11 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 	"time"
 )
 
@@ -31,36 +31,41 @@ type outcome struct {
 // orderBook is where orders wait for the daemon. Safe for concurrent use.
 type orderBook struct {
 	placed chan order
-	closed chan struct{} // closed when nothing is done any more
-	close  func()
+	open   context.Context // ends when nothing is done any more, for a reason
+	close  context.CancelCauseFunc
 }
 
 func newOrderBook() *orderBook {
-	b := &orderBook{placed: make(chan order), closed: make(chan struct{})}
-	b.close = sync.OnceFunc(func() { close(b.closed) })
+	b := &orderBook{placed: make(chan order)}
+	b.open, b.close = context.WithCancelCause(context.Background())
 	return b
 }
 
-// errNotServing answers orders that come too late.
-var errNotServing = errors.New("this process is ending, or another one has taken over")
+// Why orders come too late. After errNotServing they are for the process that has taken over, or will in a moment.
+var (
+	errNotServing = errors.New("another process is taking over: ask again in a moment")
+	errEnding     = errors.New("this process is ending")
+)
 
 // orderLimit bounds how long somebody waits for an order to be carried out.
 const orderLimit = upgradeLimit + time.Minute
 
-// takeOrder answers when the order has been carried out: 200, or 409 with the reason why nothing has changed.
+// takeOrder answers when the order has been carried out: 200, or with the reason why nothing has changed.
 func (a *admin) takeOrder(what orderKind) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(orderLimit))
 		o := order{what, make(chan outcome, 1)}
-		result := outcome{err: errNotServing}
+		var result outcome
 		select {
 		case a.orders.placed <- o:
 			result = <-o.done
-		case <-a.orders.closed:
+		case <-a.orders.open.Done():
+			result.err = context.Cause(a.orders.open)
 		case <-r.Context().Done():
+			result.err = r.Context().Err() // which nobody hears
 		}
 		if result.err != nil {
-			http.Error(w, result.err.Error(), http.StatusConflict)
+			refuse(w, result.err)
 			return
 		}
 		a.answer(w, r, func(w io.Writer) error { return json.NewEncoder(w).Encode(result.answer) })
@@ -76,11 +81,4 @@ func (a *admin) answerReady(w http.ResponseWriter, r *http.Request) {
 	a.answer(w, r, func(w io.Writer) error { _, err := io.WriteString(w, "{\"ready\":true}\n"); return err })
 }
 
-func (a *admin) ready() bool {
-	select {
-	case <-a.orders.closed:
-		return false
-	default:
-		return true
-	}
-}
+func (a *admin) ready() bool { return a.orders.open.Err() == nil }

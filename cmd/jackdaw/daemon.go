@@ -56,7 +56,7 @@ func newDaemon(config *configs.Config, sockets *inherit.Sockets) *daemon {
 		told: make(chan struct{}), recent: recent,
 	}
 	d.operator = &operator{log: log, server: d.server, router: d.placer.Load, scene: d.shown.Load, level: level,
-		ending: d.admin.orders.closed}
+		ending: d.admin.orders.open.Done()}
 	d.admin.operator = d.operator
 	d.metrics = newMetrics(d)
 	d.admin.metrics = d.metrics.handler()
@@ -151,7 +151,7 @@ func (d *daemon) check() {
 
 // withdraw ends what only one process can do, once another one does it.
 func (d *daemon) withdraw() {
-	d.admin.orders.close()
+	d.admin.orders.close(errNotServing)
 	d.admin.close()
 	d.operator.emptying.close()
 	d.web.close()

@@ -1,12 +1,6 @@
 package main
 
-import (
-	"errors"
-	"sync"
-)
-
-// errTakingOver refuses what the process that takes over would not hear of any more.
-var errTakingOver = errors.New("another process is taking over: ask again in a moment")
+import "sync"
 
 // gate is passed by whatever changes what an upgrade hands on, one after the other. What has passed is handed on, all else is refused.
 // The zero value is open. Safe for concurrent use.
@@ -20,7 +14,7 @@ func (g *gate) pass(change func() error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return errTakingOver
+		return errNotServing
 	}
 	return change()
 }

@@ -35,7 +35,7 @@ func TestGate(t *testing.T) {
 		}
 	}
 	o.changes.shut()
-	orders(errTakingOver)
+	orders(errNotServing)
 	if len(router.Drained()) > 0 || len(o.server.Blocked()) > 0 || o.level.Level() != usual || len(o.emptying.list()) > 0 {
 		t.Error("something has changed")
 	}
@@ -47,7 +47,7 @@ func TestGate(t *testing.T) {
 	o.changes.shut()
 	_, undrain := o.undrain(t.Context(), url.Values{"backend": {"s1"}})
 	_, unblock := o.unblock(t.Context(), url.Values{"network": {"192.0.2.0/24"}})
-	if !errors.Is(undrain, errTakingOver) || !errors.Is(unblock, errTakingOver) || len(router.Drained()) != 1 || len(o.server.Blocked()) != 1 {
+	if !errors.Is(undrain, errNotServing) || !errors.Is(unblock, errNotServing) || len(router.Drained()) != 1 || len(o.server.Blocked()) != 1 {
 		t.Errorf("undrain: %v, unblock: %v", undrain, unblock)
 	}
 }

@@ -242,7 +242,7 @@ func TestToken(t *testing.T) {
 	if got := ask(d, "/readyz", "status.example", nil).Code; got != 200 {
 		t.Errorf("a load balancer without a token is answered %d", got)
 	}
-	d.admin.orders.close()
+	d.admin.orders.close(errEnding)
 	if got := ask(d, "/readyz", "status.example", nil).Code; got != 503 {
 		t.Errorf("a load balancer is answered %d while we stop", got)
 	}

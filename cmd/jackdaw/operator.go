@@ -73,7 +73,7 @@ func (o *operator) handleOther(mux *http.ServeMux) {
 // badQuestion is an error of whoever asks.
 type badQuestion struct{ error }
 
-// answering answers in JSON: 400 to a question that makes no sense, 409 with the reason to what cannot be done.
+// answering answers in JSON, or refuses.
 func (o *operator) answering(do func(ctx context.Context, q url.Values) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer, err := do(r.Context(), r.URL.Query())
@@ -86,10 +86,13 @@ func (o *operator) answering(do func(ctx context.Context, q url.Values) (any, er
 	}
 }
 
-// refuse answers with an error.
+// refuse answers with an error: 400 to a question that makes no sense, 421 to what another process has to be asked (RFC 9110 section
+// 15.5.20), and 409 with the reason to what cannot be done.
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusConflict
-	if _, ok := errors.AsType[badQuestion](err); ok {
+	if errors.Is(err, errNotServing) {
+		status = http.StatusMisdirectedRequest
+	} else if _, ok := errors.AsType[badQuestion](err); ok {
 		status = http.StatusBadRequest
 	}
 	http.Error(w, err.Error(), status)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"os"
 	"sync"
@@ -57,14 +56,11 @@ func answerOther(do func(context.Context, placement) (string, error)) http.Handl
 		if err == nil {
 			answer, err = do(r.Context(), one)
 		}
-		switch {
-		case errors.Is(err, errNotServing):
-			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
-		case err != nil:
-			http.Error(w, err.Error(), http.StatusConflict)
-		default:
-			_ = json.NewEncoder(w).Encode(answer) // who has gone does not want it
+		if err != nil {
+			refuse(w, err)
+			return
 		}
+		_ = json.NewEncoder(w).Encode(answer) // who has gone does not want it
 	}
 }
 

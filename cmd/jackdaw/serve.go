@@ -222,7 +222,7 @@ func (d *daemon) rest(ctx context.Context) {
 func (d *daemon) stop(signals <-chan os.Signal) error {
 	limits := d.config.Limits
 	d.manager.stopping(limits.StopDelay + limits.StopTimeout + askLimit)
-	d.admin.orders.close()
+	d.admin.orders.close(errEnding)
 	d.stopOlder()
 	delay, cancel := context.WithTimeout(context.Background(), limits.StopDelay)
 	defer cancel()
