@@ -55,7 +55,7 @@ type Selection struct {
 func (c Selection) Has(s SessionInfo) bool {
 	is := func(want, got string) bool { return want == "" || want == got }
 	if c.Client.IsValid() {
-		if client, err := netip.ParseAddr(s.Client); err != nil || !c.Client.Contains(client) {
+		if client, err := netip.ParseAddr(s.Client); err != nil || !c.Client.Contains(client.WithZone("")) {
 			return false
 		}
 	}

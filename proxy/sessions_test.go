@@ -144,6 +144,7 @@ func TestSelection(t *testing.T) {
 		{Selection{Client: netip.MustParsePrefix("192.0.2.0/24")}, session, true},
 		{Selection{Client: netip.MustParsePrefix("198.51.100.0/24")}, session, false},
 		{Selection{Client: netip.MustParsePrefix("0.0.0.0/0")}, unix, false},
+		{Selection{Client: netip.MustParsePrefix("fe80::/64")}, SessionInfo{Client: "fe80::1%eth0"}, true},
 	} {
 		if got := test.Has(test.session); got != test.want {
 			t.Errorf("%+v of %+v: %v", test.Selection, test.session, got)
