@@ -7,6 +7,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"jackdaw/backends"
+	"jackdaw/configs"
 )
 
 // many are sessions that note when they are told to end.
@@ -193,4 +196,18 @@ func TestKickUser(t *testing.T) {
 	p.server.Kick(Selection{User: "alice"}, ErrKicked)
 	p.play("TestKick", "# It hears the end.\nS: * BYE Session ended by the administrator\nC* closed\nL~ \"reason\":\"ended by the administrator\"\n")
 	p.end()
+}
+
+// Who is to come back in a moment hears that, where a protocol has a word for it.
+func TestMovedBye(t *testing.T) {
+	for service, want := range map[configs.Service]string{
+		configs.IMAP: "* BYE Mailbox has moved, try again\r\n", configs.POP3: "",
+		configs.Submission: "421 4.3.2 Mailbox has moved, try again\r\n",
+		configs.Sieve:      "BYE (TRYLATER) \"Mailbox has moved, try again\"\r\n",
+	} {
+		reason, ok := farewell(backends.ErrMoved)
+		if said := protocols[service].bye(reason); !ok || said != want {
+			t.Errorf("%s: %q, want %q", service, said, want)
+		}
+	}
 }

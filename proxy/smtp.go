@@ -16,7 +16,7 @@ func smtpBye(r Reason) string {
 	switch r {
 	case ReasonTimeout, ReasonIdle:
 		code = "4.4.2"
-	case ReasonShutdown:
+	case ReasonShutdown, ReasonMoved:
 		code = "4.3.2"
 	}
 	return "421 " + code + " " + r.sentence() + "\r\n"
