@@ -268,6 +268,22 @@ func TestFormerSessions(t *testing.T) {
 	d.login("mail.a.example", "alice@a.example")
 }
 
+// TestFormerBlocked: who is blocked is kept out by a former process, too, at which his client was before he was known, until he is let in
+// again.
+func TestFormerBlocked(t *testing.T) {
+	t.Parallel()
+	d := startDynasty(t)
+	early := []*dialog{d.imap("mail.a.example"), d.imap("mail.a.example")}
+	d.upgrade()
+	obeys(t, d.admin, "block alice@a.example")
+	if _, status := early[0].command("LOGIN alice@a.example " + password); !strings.HasPrefix(status, "NO [AUTHENTICATIONFAILED]") {
+		t.Errorf("who is blocked hears %q", status)
+	}
+	obeys(t, d.admin, "unblock alice@a.example")
+	early[1].ask("LOGIN alice@a.example " + password)
+	early[1].ask("NOOP")
+}
+
 // TestAskedWithCurl: the socket answers whoever may open it, by HTTP and JSON.
 func TestAskedWithCurl(t *testing.T) {
 	t.Parallel()

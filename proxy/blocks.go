@@ -108,20 +108,24 @@ func (b *blocks) add(all ...Block) {
 	b.sweep()
 }
 
-// inherit has these blocks hold, and no others.
+// inherit is learn, and keeps what is new.
 func (b *blocks) inherit(all []Block) {
+	if b.learn(all) {
+		b.keep()
+	}
+}
+
+// learn has these blocks hold, and no others, and reports whether that is new.
+func (b *blocks) learn(all []Block) (isNew bool) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	before := b.all()
 	b.networks, b.users = nil, nil
 	for _, one := range all {
 		b.put(one)
 	}
 	b.sweep()
-	known := slices.EqualFunc(before, b.all(), func(x, y Block) bool { return x.same(y) && x.Until.Equal(y.Until) })
-	b.mu.Unlock()
-	if !known {
-		b.keep()
-	}
+	return !slices.EqualFunc(before, b.all(), func(x, y Block) bool { return x.same(y) && x.Until.Equal(y.Until) })
 }
 
 // put lists a block. b.mu is held.
@@ -197,6 +201,9 @@ func (s *Server) Block(all ...Block) { s.blocks.add(all...) }
 // InheritBlocks has those blocks hold that did at another process, and no others: what was kept when this one began may have changed
 // since.
 func (s *Server) InheritBlocks(all []Block) { s.blocks.inherit(all) }
+
+// LearnBlocks is InheritBlocks from a process that has taken over, and keeps them itself.
+func (s *Server) LearnBlocks(all []Block) { s.blocks.learn(all) }
 
 // Unblock lets a network or user in again, and reports whether it was blocked.
 func (s *Server) Unblock(one Block) bool { return s.blocks.remove(one) }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -68,6 +70,7 @@ func (o *operator) block(ctx context.Context, q url.Values) (any, error) {
 		return nil, err
 	}
 	o.log.Info("blocked", zap.String("who", describeBlocked(one)), zap.Time("until", one.Until))
+	o.tellBlocked(ctx)
 	kick := url.Values{}
 	if one.User != "" {
 		kick.Set("user", q.Get("user"))
@@ -77,7 +80,7 @@ func (o *operator) block(ctx context.Context, q url.Values) (any, error) {
 	return blockReport{one, o.kickEverywhere(ctx, which, kick)}, nil
 }
 
-func (o *operator) unblock(_ context.Context, q url.Values) (any, error) {
+func (o *operator) unblock(ctx context.Context, q url.Values) (any, error) {
 	if err := only(q, "user", "network"); err != nil {
 		return nil, err
 	}
@@ -95,7 +98,30 @@ func (o *operator) unblock(_ context.Context, q url.Values) (any, error) {
 		return nil, err
 	}
 	o.log.Info("unblocked", zap.String("who", describeBlocked(one)))
+	o.tellBlocked(ctx)
 	return one, nil
+}
+
+// tellBlocked has those processes that have gone before keep out whom this one does: a client that they have accepted may log in yet.
+func (o *operator) tellBlocked(ctx context.Context) {
+	o.telling.Lock() // so that the last that they hear is the latest
+	defer o.telling.Unlock()
+	all := o.server.Blocked()
+	for _, problem := range o.older(ctx, func(ctx context.Context, g *generation) error {
+		return g.ask(ctx, "POST /blocked", all, nil)
+	}) {
+		o.log.Warn("a former process does not know who is blocked", zap.String("error", problem))
+	}
+}
+
+// learnBlocked is told who is blocked, by the process that has taken over.
+func (o *operator) learnBlocked(w http.ResponseWriter, r *http.Request) {
+	var all []proxy.Block
+	if err := json.NewDecoder(r.Body).Decode(&all); err != nil {
+		refuse(w, badQuestion{err})
+		return
+	}
+	o.server.LearnBlocks(all)
 }
 
 // describeBlocked names who is blocked.

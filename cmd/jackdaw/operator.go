@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,6 +32,7 @@ type operator struct {
 	level       *logLevel
 	emptying    emptying
 	changes     gate
+	telling     sync.Mutex      // held while others are told who is blocked
 	ending      <-chan struct{} // closed when nothing is done any more
 }
 
@@ -68,6 +70,7 @@ func (o *operator) handleOther(mux *http.ServeMux) {
 	mux.HandleFunc("GET /trace", o.answerOwnTrace)
 	mux.HandleFunc("POST /leave", o.answering(o.leaveOwn))
 	mux.HandleFunc("POST /log", o.answering(o.setOwnLevel))
+	mux.HandleFunc("POST /blocked", o.learnBlocked)
 }
 
 // badQuestion is an error of whoever asks.
