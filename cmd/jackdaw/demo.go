@@ -56,6 +56,8 @@ type demoSetting struct {
 	Domains []demoDomain
 }
 
+func (s demoSetting) file() string { return filepath.Join(s.Dir, "jackdaw.toml") }
+
 // demoPorts are the ports of the demo, if they are free.
 var demoPorts = map[configs.Service]int{
 	configs.IMAP: 10143, configs.IMAPS: 10993,
@@ -87,15 +89,32 @@ func demo(ctx context.Context, out io.Writer, level string) error {
 		return err
 	}
 	d := newDaemon(config, inherit.NewSockets())
+	d.file = setting.file()
 	defer d.lines.flush(logPatience)
 	if err = d.apply(config); err == nil {
 		err = demoGuide.Execute(out, setting)
 	}
 	if err == nil {
-		<-ctx.Done()
+		d.show(ctx)
 		fmt.Fprintln(out)
 	}
 	return errors.Join(err, d.close(context.Background()))
+}
+
+// show serves until the context ends. Its file may be changed and read again; but the stores would not outlive an upgrade.
+func (d *daemon) show(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-d.admin.orders.placed:
+			if o.what == orderUpgrade {
+				o.done <- outcome{err: errors.New("a demo cannot be upgraded: end it, and begin another one")}
+				continue
+			}
+			d.carryOut(o)
+		}
+	}
 }
 
 // freePorts returns for each service the port that is wished for, or any other if that is taken.
@@ -157,8 +176,7 @@ var (
 
 // demoConfig writes the configuration into the demo's directory, where it can be read, and loads it.
 func demoConfig(setting demoSetting) (*configs.Config, error) {
-	path := filepath.Join(setting.Dir, "jackdaw.toml")
-	file, err := os.Create(path)
+	file, err := os.Create(setting.file())
 	if err != nil {
 		return nil, err
 	}
@@ -166,5 +184,5 @@ func demoConfig(setting demoSetting) (*configs.Config, error) {
 	if err := demoFile.Execute(file, setting); err != nil {
 		return nil, err
 	}
-	return configs.Load(path)
+	return configs.Load(setting.file())
 }

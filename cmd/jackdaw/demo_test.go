@@ -100,6 +100,20 @@ func TestDemo(t *testing.T) {
 	t.Run("probe", d.testProbe)
 	t.Run("mail", d.testMail)
 	t.Run("refusals", d.testRefusals)
+	t.Run("orders", d.testOrders)
+}
+
+// testOrders: the demo's file may be changed and read again, and an upgrade is refused.
+func (d *demoRun) testOrders(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	socket := filepath.Join(d.dir, "admin.sock")
+	if _, err := askDaemonTo(ctx, socket, "/reload"); err != nil {
+		t.Errorf("reload: %v", err)
+	}
+	if _, err := askDaemonTo(ctx, socket, "/upgrade"); err == nil || !strings.Contains(err.Error(), "a demo cannot be upgraded") {
+		t.Errorf("upgrade: %v", err)
+	}
 }
 
 // testGuide pastes the lines of the guide, as they stand there, into a shell.
