@@ -175,7 +175,7 @@ func (a *admin) answerCerts(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *admin) answerMissed(w http.ResponseWriter, r *http.Request) {
-	report := missedReport{Missed: a.counts.Missed(math.MaxInt)}
+	report := missedReport{Missed: append([]tlsstore.Missed{}, a.counts.Missed(math.MaxInt)...)} // in JSON a list, were it empty
 	a.answer(w, r, report.writeJSON)
 }
 
