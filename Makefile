@@ -19,7 +19,7 @@ demo: jackdaw
 # The whole suite. Where the real servers can be installed, they are, and the integration tests run against them.
 # Results are not taken from the cache: it does not know what is installed.
 test: servers
-	$(GO) test -race -count=1 ./...
+	$(GO) test -race -count=1 -timeout 25m ./...
 
 # The suite without the real servers.
 unit:

@@ -110,7 +110,7 @@ func (s scan) once(t testing.TB, ca string) (findings, error) {
 	if s.startTLS != "" {
 		args = append(args, "--starttls", s.startTLS)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*patience)
 	defer cancel()
 	// It is a shell that would take all that there is for itself, and other tests wait for their servers.
 	cmd := exec.CommandContext(ctx, "nice", slices.Concat([]string{"testssl"}, args, []string{scannedName + ":" + port})...)
