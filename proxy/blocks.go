@@ -78,23 +78,37 @@ func (b *blocks) user(name string) bool {
 	return ok && time.Now().Before(block.Until)
 }
 
-// keepIn goes over to a directory, if there is one, and adds what that has from before.
+// keepIn goes over to a directory, if there is one, and adds what that has from before. Who has nothing to add changes nothing there: it
+// may be another process's yet.
 func (b *blocks) keepIn(dir string) {
-	b.mu.Lock()
+	b.mu.RLock()
 	same := dir == b.dir
-	b.dir = dir
-	b.mu.Unlock()
-	if same || dir == "" {
+	b.mu.RUnlock()
+	if same {
 		return
 	}
 	var kept []Block
-	if err := backends.Recall(filepath.Join(dir, blockedFile), &kept); err != nil {
-		b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
+	if dir != "" {
+		if err := backends.Recall(filepath.Join(dir, blockedFile), &kept); err != nil {
+			b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
+		}
 	}
-	kept = append(kept, b.list()...) // what is known already stays
-	if len(kept) > 0 {
-		b.add(kept...)
+	if b.merge(dir, kept) {
+		b.keep()
 	}
+}
+
+// merge adds what a directory has to what is known already, which stays, and reports whether there was any of that.
+func (b *blocks) merge(dir string, kept []Block) (known bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dir = dir
+	all := b.all()
+	for _, one := range append(kept, all...) {
+		b.put(one)
+	}
+	b.sweep()
+	return len(all) > 0
 }
 
 // add blocks a network or user, or changes until when.

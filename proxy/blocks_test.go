@@ -115,7 +115,14 @@ func TestBlocksInherited(t *testing.T) {
 	former, next := &blocks{log: zap.NewNop()}, &blocks{log: zap.NewNop()}
 	former.keepIn(dir)
 	former.add(blockedFor(time.Hour, "", "anna@a.example"), blockedFor(time.Hour, "", "bert@a.example"))
+	before, err := os.Stat(filepath.Join(dir, blockedFile))
+	if err != nil {
+		t.Fatal(err)
+	}
 	next.keepIn(dir)
+	if now, err := os.Stat(filepath.Join(dir, blockedFile)); err != nil || !os.SameFile(before, now) {
+		t.Errorf("the file is another one before anybody has handed it over, or %v", err)
+	}
 	former.remove(blockedFor(0, "", "anna@a.example"))
 	former.add(blockedFor(time.Hour, "192.0.2.0/24", ""))
 	next.inherit(former.list())
