@@ -22,8 +22,8 @@ func call(number uintptr, fd int, p []byte) (int, error) {
 
 // fetch gets the events that there are.
 func fetch(epoll int, events []unix.EpollEvent) (int, error) {
-	first := uintptr(unsafe.Pointer(unsafe.SliceData(events)))
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), first, uintptr(len(events)), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
+		uintptr(len(events)), 0, 0, 0)
 	return answer(n, errno)
 }
 
