@@ -175,6 +175,12 @@ func TestPackage(t *testing.T) {
 		t.Errorf("the installed version is %q (%v)", got, err)
 	}
 
+	i.dpkg("-i", versions[0])
+	if !strings.Contains(i.said, "has taken over from process") {
+		t.Errorf("on the way back the newer version goes on, and it says\n%s", i.said)
+	}
+	anna.ask("NOOP")
+
 	if asked := i.dpkg("-r", "jackdaw"); !strings.Contains(asked, "deb-systemd-invoke stop jackdaw.socket jackdaw.service") {
 		t.Errorf("a removal has systemd asked\n%s", asked)
 	}
