@@ -227,6 +227,20 @@ func TestTraced(t *testing.T) {
 	}
 }
 
+// TestAdminMoves: the order that brings the socket to another place is answered where it was given.
+func TestAdminMoves(t *testing.T) {
+	t.Parallel()
+	d := startDynasty(t)
+	before := d.admin
+	d.admin += ".new"
+	d.write("")
+	obeys(t, before, "reload")
+	obeys(t, d.admin, "status", "listening")
+	if _, err := os.Stat(before); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the former socket has left its file: %v", err)
+	}
+}
+
 // TestFormerSessions: sessions that a former process has are listed, traced and ended as all others, and who is blocked stays so.
 func TestFormerSessions(t *testing.T) {
 	t.Parallel()

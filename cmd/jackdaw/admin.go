@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log"
 	"math"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"sync"
@@ -30,8 +28,8 @@ const (
 	adminGrace       = time.Second // for answers that are on their way at the end
 )
 
-// admin answers jackdaw's own commands, by HTTP on a unix socket. Whoever may open the socket may ask everything. apply and
-// close are for one goroutine.
+// admin answers jackdaw's own commands, by HTTP on a unix socket. Whoever may open the socket may ask everything. apply,
+// close and end are for one goroutine.
 type admin struct {
 	log     *zap.Logger
 	counts  *tlsstore.Counts
@@ -39,7 +37,8 @@ type admin struct {
 	orders  *orderBook
 	certs   atomic.Pointer[certificates] // what is served now
 	socket  *adminSocket                 // nil: nobody can ask
-	stop    func()                       // closes socket
+	server  *httpServer                  // on socket
+	parting sync.WaitGroup               // of those who asked on a socket that is closed
 
 	metrics  http.Handler
 	operator *operator // nil: only certificates can be asked for
@@ -65,12 +64,19 @@ func (a *admin) apply(path string, certs *certificates) {
 	}
 }
 
-// close removes the socket.
+// close removes the socket. Who has asked already is answered: it may be the order that made us close it.
 func (a *admin) close() {
 	if a.socket != nil {
-		a.stop()
+		a.server.leave()
+		a.parting.Go(a.server.end)
 		a.socket = nil
 	}
+}
+
+// end is close that waits until all have been answered.
+func (a *admin) end() {
+	a.close()
+	a.parting.Wait()
 }
 
 func (a *admin) listen(path string) error {
@@ -83,55 +89,10 @@ func (a *admin) listen(path string) error {
 		return err
 	}
 	a.socket = socket
-	a.stop = serveHTTP(netutil.LimitListener(socket, adminConnections), a.handler(), faults, func(err error) {
+	a.server = serveHTTP(netutil.LimitListener(socket, adminConnections), a.handler(), faults, func(err error) {
 		a.log.Error("admin socket failed", zap.String("socket", path), zap.Error(err))
 	})
 	return nil
-}
-
-// serveHTTP answers on a listener until stop, which closes it, and answers those who are there. faults takes what goes wrong with single connections; failed hears
-// why the listener has failed, if it does.
-func serveHTTP(l net.Listener, handler http.Handler, faults *log.Logger, failed func(error)) (stop func()) {
-	server := &http.Server{
-		Handler:        handler,
-		MaxHeaderBytes: adminHeader,
-		ReadTimeout:    adminReadTime,
-		WriteTimeout:   adminWriteTime,
-		IdleTimeout:    adminIdleTime,
-		ErrorLog:       faults,
-	}
-	var serving, connections sync.WaitGroup
-	server.ConnState = func(_ net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			connections.Add(1)
-		case http.StateClosed, http.StateHijacked:
-			connections.Done()
-		}
-	}
-	stopping := make(chan struct{})
-	serving.Go(func() {
-		err := server.Serve(l)
-		select {
-		case <-stopping:
-		default:
-			failed(err)
-		}
-	})
-	return func() {
-		close(stopping)
-		l.Close()
-		serving.Wait()
-		// Server.Shutdown would hang up on who has asked and is not heard yet: a client could not know whether it was heard.
-		server.SetKeepAlivesEnabled(false)
-		answered := make(chan struct{})
-		go func() { connections.Wait(); close(answered) }()
-		select {
-		case <-answered:
-		case <-time.After(adminGrace):
-		}
-		server.Close()
-	}
 }
 
 func (a *admin) handler() http.Handler {

@@ -47,7 +47,7 @@ func newAdminFixture(t *testing.T) *adminFixture {
 	t.Cleanup(certs.Close)
 	core, logs := observer.New(zapcore.WarnLevel)
 	f := &adminFixture{admin: newAdmin(zap.New(core), new(tlsstore.Counts), inherit.NewSockets()), t: t, dir: dir, certs: certs, logs: logs}
-	t.Cleanup(f.close)
+	t.Cleanup(f.end)
 	return f
 }
 
@@ -147,7 +147,7 @@ func TestAdminStaleSocket(t *testing.T) {
 func TestAdminLiveSocket(t *testing.T) {
 	f := newAdminFixture(t)
 	other := newAdmin(zap.NewNop(), new(tlsstore.Counts), inherit.NewSockets())
-	defer other.close()
+	defer other.end()
 	other.apply(f.at("sock"), f.certs)
 	f.serve("sock")
 	f.mustWarn("another process listens on ")
@@ -205,7 +205,7 @@ func TestAdminSocketRemoved(t *testing.T) {
 
 	must(t, os.Remove(f.at("sock")))
 	other := newAdmin(zap.NewNop(), new(tlsstore.Counts), inherit.NewSockets())
-	defer other.close()
+	defer other.end()
 	other.apply(f.at("sock"), f.certs)
 	f.close()
 	f.mustAnswer("sock")

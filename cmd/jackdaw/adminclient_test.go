@@ -116,7 +116,7 @@ func TestAdminLastAnswer(t *testing.T) {
 	fmt.Fprint(conn, "GET /readyz HTTP/1.1\r\nHost: jackdaw\r\n")
 	f.mustAnswer("sock") // who has come first was let in, too
 	var closing sync.WaitGroup
-	closing.Go(f.close)
+	closing.Go(f.end)
 	defer closing.Wait()
 	for {
 		other, err := net.Dial("unix", f.at("sock"))
@@ -137,7 +137,7 @@ func TestAdminAskAgain(t *testing.T) {
 	former := newAdminFixture(t)
 	former.serve("sock")
 	next := newAdmin(former.log, former.counts, inherit.NewSockets())
-	t.Cleanup(next.close)
+	t.Cleanup(next.end)
 	former.orders.close(errNotServing)
 	if _, _, err := openProcess(t.Context(), former.at("sock"), http.MethodGet, url.URL{Path: "/certs"}); !errors.Is(err, errNotServing) {
 		t.Errorf("the former process says %v", err)

@@ -171,7 +171,7 @@ func (d *daemon) close(ctx context.Context) error {
 
 // release ends the parts, when there are no sessions that need them.
 func (d *daemon) release() {
-	d.admin.close()
+	d.admin.end()
 	d.operator.close()
 	d.web.close()
 	if d.router != nil {

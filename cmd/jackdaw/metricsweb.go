@@ -89,7 +89,7 @@ func (w *web) listen(address configs.Address) error {
 	if err != nil {
 		return err
 	}
-	stop := serveHTTP(netutil.LimitListener(l, webConnections), w.handler, faults, func(err error) {
+	server := serveHTTP(netutil.LimitListener(l, webConnections), w.handler, faults, func(err error) {
 		w.log.Error("the listener for the status page failed", zap.Stringer("address", address), zap.Error(err))
 	})
 	ctx, end := context.WithCancel(context.Background())
@@ -98,7 +98,8 @@ func (w *web) listen(address configs.Address) error {
 	w.address = address
 	w.stop = func() {
 		end()
-		stop()
+		server.leave()
+		server.end()
 		following.Wait()
 	}
 	w.log.Info("serving the status page", zap.Stringer("address", l.Addr()))
