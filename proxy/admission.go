@@ -25,7 +25,8 @@ type turns struct {
 	fresh   list.List        // of *turn
 	lines   map[subnet]*line // of the clients that wait in fresh
 	coming  int              // sessions that were accepted, and have not run yet
-	calm    sync.Cond        // fresh has become shorter, or fewer are coming
+	closed  bool             // nobody comes any more
+	calm    sync.Cond        // fresh has become shorter, or fewer are coming, or nobody comes any more
 	dropped int64            // whose time was over, or who had gone, when their turn came
 	crowded func()           // is called when nobody more may come; nil: nobody wants to know
 }
@@ -105,14 +106,22 @@ func (t *turns) runs() {
 	t.calm.Broadcast()
 }
 
-// settle returns when one more may come.
+// settle returns when one more may come, or nobody comes any more.
 func (t *turns) settle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.fresh.Len() >= mostAhead || t.coming >= mostComing {
+	for !t.closed && (t.fresh.Len() >= mostAhead || t.coming >= mostComing) {
 		t.crowd()
 		t.calm.Wait()
 	}
+}
+
+// close is called when nobody comes any more. Those that there are have their turns still.
+func (t *turns) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	t.calm.Broadcast()
 }
 
 func (t *turns) crowd() {

@@ -127,20 +127,25 @@ func TestTurnsAbandoned(t *testing.T) {
 	})
 }
 
-// Where TLS begins at once nobody more is accepted while many wait for their turns.
-func TestTurnsSettle(t *testing.T) {
-	h := newHost(t)
+// crowded is a host for IMAPS at whose turns as many wait as may; they never get one.
+func crowded(t *testing.T) (h *host, address string, waiting []*turn) {
+	h = newHost(t)
 	h.limits.turns = newTurns(0)
-	var waiting []*turn
 	for i := range mostAhead {
 		one := &turn{client: subnet(i), come: make(chan struct{})}
 		h.limits.turns.enqueue(one, false)
 		waiting = append(waiting, one)
 	}
-	address := "127.0.0.1:" + freePort(t)
+	address = "127.0.0.1:" + freePort(t)
 	listener := imap("tcp", address)
 	listener.Service, listener.TLS = configs.IMAPS, configs.TLSImplicit
 	h.listens(listener)
+	return h, address, waiting
+}
+
+// Where TLS begins at once nobody more is accepted while many wait for their turns.
+func TestTurnsSettle(t *testing.T) {
+	h, address, waiting := crowded(t)
 	dialed(t, address) // the accept of whom is under way
 	dialed(t, address)
 	await(t, func() bool { return h.Count() == 1 })
@@ -150,6 +155,21 @@ func TestTurnsSettle(t *testing.T) {
 	}
 	h.limits.turns.abandon(waiting[0])
 	await(t, func() bool { return h.Count() == 2 })
+}
+
+// Who leaves does not wait for a crowd to be served first.
+func TestTurnsLeave(t *testing.T) {
+	h, address, waiting := crowded(t)
+	dialed(t, address)
+	await(t, func() bool { return h.Count() == 1 })
+	left := make(chan struct{})
+	go func() { h.Leave(); close(left) }()
+	select {
+	case <-left:
+	case <-time.After(patience):
+		t.Error("the server is listening yet")
+		h.limits.turns.abandon(waiting[0])
+	}
 }
 
 // shaking is a server's side of TLS at turns of which there is one.

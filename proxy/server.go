@@ -305,6 +305,7 @@ func (s *Server) Leave() {
 	s.sockets = nil
 	s.left = true // before anybody can apply a setup to a server that is going
 	s.mu.Unlock()
+	s.limits.turns.close() // a crowd may take a minute
 	s.accepts.Wait()
 }
 
