@@ -112,7 +112,7 @@ func (d *daemon) bequeath() (*inherit.Heir, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), upgradeLimit, errNotReady)
 	defer cancel()
-	heir, err := inherit.Start(program, os.Args, d.sockets, d.generations.processes())
+	heir, err := inherit.Start(ctx, program, os.Args, d.sockets, d.generations.processes())
 	if err != nil {
 		return nil, err
 	}

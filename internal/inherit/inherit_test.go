@@ -127,7 +127,7 @@ func (o *old) start(how string) *Heir {
 	o.t.Setenv(heirVariable, how)
 	program, err := os.Executable()
 	must(o.t, err)
-	h, err := Start(program, os.Args[:1], o.sockets, []Process{{os.Getpid(), o.door.Bell()}})
+	h, err := Start(o.context(), program, os.Args[:1], o.sockets, []Process{{os.Getpid(), o.door.Bell()}})
 	must(o.t, err)
 	return h
 }

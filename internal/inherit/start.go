@@ -32,9 +32,9 @@ type Process struct {
 	Bell *Bell
 }
 
-// Start runs a program, and tells it what there is to inherit. When it ends before it serves, or says that it cannot, one of
-// the Heir's methods tells why, and the caller goes on.
-func Start(program string, args []string, sockets *Sockets, processes []Process) (*Heir, error) {
+// Start runs a program, and tells it until the end of ctx what there is to inherit. When it ends before it serves, or says that it
+// cannot, an error or one of the Heir's methods tells why, and the caller goes on.
+func Start(ctx context.Context, program string, args []string, sockets *Sockets, processes []Process) (*Heir, error) {
 	what, fds, err := sockets.describe()
 	defer func() {
 		for _, fd := range fds {
@@ -64,7 +64,7 @@ func Start(program string, args []string, sockets *Sockets, processes []Process)
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", program, err)
 	}
-	if err := h.say(context.Background(), text); err != nil { // which the socket has room for
+	if err := h.say(ctx, text); err != nil {
 		return nil, err
 	}
 	return h, nil
