@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,7 +48,7 @@ func (m *Manager) attempt(ctx context.Context, e entry) time.Duration {
 	case !held:
 		return leaseRetry
 	case due:
-		m.failed = 0
+		m.failed, m.full = 0, false
 		m.ordered.Add(1)
 	}
 	s := m.lookAt(e.Name, e.By)
@@ -77,6 +78,9 @@ func (m *Manager) order(ctx context.Context, e entry) error {
 }
 
 func (m *Manager) place(ctx context.Context, e entry) error {
+	if data := m.cache.recall(e.Name); data != nil { // the authority has done its part
+		return m.cache.setCertificate(e.Name, data)
+	}
 	key, err := m.cache.accountKey()
 	if err != nil {
 		return err
@@ -112,7 +116,7 @@ func (m *Manager) kinds(failures int) []string {
 	return kinds
 }
 
-// fail remembers that an order has failed, and says so.
+// fail remembers that an order has failed, and says so. Of a full disk, which keeps all names from being ordered, it speaks once.
 func (m *Manager) fail(name string, err error) {
 	now := time.Now()
 	m.pause = now.Add(min(time.Second<<min(m.failed, 10), mostPause))
@@ -121,8 +125,18 @@ func (m *Manager) fail(name string, err error) {
 	f, _ := m.cache.failure(name) // one that cannot be read is none, and is replaced
 	f = failure{f.Count + 1, now, now.Add(backoff(f.Count+1, err)), oneLine(err)}
 	unsaved := m.cache.setFailure(name, f)
-	m.Log.Warn("certificate not ordered", zap.String("name", name), zap.String("error", f.Error),
+	level, full := zap.WarnLevel, isFull(err)
+	if full && m.full {
+		level = zap.DebugLevel
+	}
+	m.full = full
+	m.Log.Log(level, "certificate not ordered", zap.String("name", name), zap.String("error", f.Error),
 		zap.Int("failures", f.Count), zap.Time("next_try", f.Next), zap.NamedError("not_remembered", unsaved))
+}
+
+// isFull reports whether an error means that a disk takes no more.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
 }
 
 // backoff is how long to wait after the nth failure of a name.

@@ -30,11 +30,15 @@ import (
 type cache struct {
 	dir string
 
+	// What could not be written, so that a full disk lets nobody hammer the authority.
 	mu      sync.Mutex
-	unsaved map[string]failure // what could not be written, so that a full disk lets nobody hammer the authority
+	unsaved map[string]failure
+	issued  map[string][]byte // certificates
 }
 
-func newCache(dir string) *cache { return &cache{dir: dir, unsaved: make(map[string]failure)} }
+func newCache(dir string) *cache {
+	return &cache{dir: dir, unsaved: make(map[string]failure), issued: make(map[string][]byte)}
+}
 
 const (
 	certificates = "certificates"
@@ -84,6 +88,30 @@ func (c *cache) certificate(name string) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return leaf, nil
+}
+
+// setCertificate lays down what was ordered for a name. What cannot be written is kept until recall.
+func (c *cache) setCertificate(name string, data []byte) error {
+	err := c.write(data, certificates, name+".pem")
+	if err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.issued[name] = data
+		return fmt.Errorf("storing the certificate: %w", err)
+	}
+	return nil
+}
+
+// recall gives back what setCertificate could not write, once; nil if there is nothing that is still worth it.
+func (c *cache) recall(name string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	data := c.issued[name]
+	delete(c.issued, name)
+	if leaf, err := parsePair(data, name); err != nil || time.Now().After(renewal(leaf)) {
+		return nil
+	}
+	return data
 }
 
 // parsePair returns the certificate in a PEM file, if it is for this name and has its key beside it.

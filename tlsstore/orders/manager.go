@@ -57,6 +57,7 @@ type Manager struct {
 	// These belong to the goroutine.
 	problem  string                 // with the cache, as it was logged last; "" if there is none
 	failed   int                    // orders in a row, for whatever names
+	full     bool                   // the last one because of a full disk, and the log knows
 	pause    time.Time              // after which the next may be placed
 	newNames [maxNewNames]time.Time // when the last ones were admitted, in a ring
 	newest   int                    // how many there were

@@ -54,10 +54,7 @@ func (o order) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the authority has issued a useless certificate: %w", err)
 	}
-	if err := o.cache.write(data, certificates, o.name+".pem"); err != nil {
-		return fmt.Errorf("storing the certificate: %w", err)
-	}
-	return nil
+	return o.cache.setCertificate(o.name, data)
 }
 
 // authorize proves that the name is ours, unless the authority remembers that from before.
