@@ -52,7 +52,7 @@ func newLease(path string) *lease {
 }
 
 // hold calls do if nobody else has the lease, and tells whether it did. The context that do gets ends when the lease is
-// lost, with errLeaseLost for a cause.
+// lost, with errLeaseLost for a cause, or with why it cannot be counted up.
 func (l *lease) hold(ctx context.Context, do func(context.Context)) (held bool, err error) {
 	f, err := l.create()
 	if f == nil {
@@ -119,8 +119,12 @@ func (l *lease) beat(ctx context.Context, f *os.File, lose context.CancelCauseFu
 			return
 		case <-ticker.C:
 		}
-		if !l.mine() || l.count(f) != nil {
-			lose(errLeaseLost)
+		err := errLeaseLost
+		if l.mine() {
+			err = l.count(f)
+		}
+		if err != nil {
+			lose(err)
 			return
 		}
 	}

@@ -118,6 +118,22 @@ func TestLeaseLost(t *testing.T) {
 	})
 }
 
+// TestLeaseNotCounted: who cannot count up stops, and says why; nobody else has the lease.
+func TestLeaseNotCounted(t *testing.T) {
+	inTurn(t, func(t *testing.T, path string) {
+		a := newLease(path)
+		f, err := a.create()
+		must(t, err)
+		must(t, f.Close())
+		ctx, lose := context.WithCancelCause(t.Context())
+		defer lose(nil)
+		a.beat(ctx, f, lose)
+		if err := context.Cause(ctx); !errors.Is(err, os.ErrClosed) || errors.Is(err, errLeaseLost) {
+			t.Error(err)
+		}
+	})
+}
+
 // TestTwoFrontends: of two that share a cache one orders, and the other sees it.
 func TestTwoFrontends(t *testing.T) {
 	inBubble(t, func(t *testing.T, ca *fakeCA, dir string) {
