@@ -29,6 +29,7 @@ type Successor struct {
 
 // HandOver returns where the users of pools are, for the successor, which is asked from now on. process is this one's id.
 func (r *Router) HandOver(process int, next *Successor) (all []Seat) {
+	r.memory.leave(drainedFile)
 	for pool, s := range r.seats {
 		all = append(all, s.handOver(pool, process, next)...)
 	}
@@ -211,5 +212,5 @@ func (r *Router) InheritDrained(backends []string) {
 	for _, name := range slices.Concat(r.doors.drained(), backends) {
 		r.doors.of(name).drain(slices.Contains(backends, name))
 	}
-	r.memory.keepDrained(r.doors)
+	r.memory.keepNow(drainedFile)
 }

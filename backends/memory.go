@@ -25,7 +25,7 @@ const (
 )
 
 // saveAfter is how long a change of capabilities waits for others, before they are written. What could not be written is tried again
-// after twice the time, and so on up to saveMost.
+// after that, then after twice the time, and so on up to saveMost.
 const (
 	saveAfter = 10 * time.Second
 	saveMost  = time.Hour
@@ -37,9 +37,10 @@ type memory struct {
 	log  *zap.Logger
 	kept map[string]Capabilities // from before
 
-	mu        sync.Mutex
-	timer     *time.Timer                    // runs if abilities are to be written; nil: they are not
-	abilities func() map[string]Capabilities // what is known now
+	mu       sync.Mutex
+	contents map[string]func() any // what is known now, by file
+	changed  map[string]string     // files that are to be written, and why they could not be, as the log knows it
+	timer    *time.Timer           // runs if they are to be written later; nil: it does not
 }
 
 // openMemory reads what was kept in a directory. Where there is none, and where it was not said, nothing is kept.
@@ -47,7 +48,7 @@ func openMemory(dir string, log *zap.Logger) *memory {
 	if dir == "" {
 		return nil
 	}
-	m := &memory{dir: dir, log: log}
+	m := &memory{dir: dir, log: log, changed: make(map[string]string)}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		log.Warn("no directory for what is to outlive a restart: drained backends, and what stores can do", zap.String("state", dir), zap.Error(err))
 		return nil
@@ -61,15 +62,6 @@ func (m *memory) read(name string, v any) {
 	if err := Recall(filepath.Join(m.dir, name), v); err != nil {
 		m.log.Warn("reading what was kept from the last run", zap.String("file", name), zap.Error(err))
 	}
-}
-
-// write replaces a file when the new one is complete. m.mu is held.
-func (m *memory) write(name string, v any) (ok bool) {
-	err := Keep(filepath.Join(m.dir, name), v)
-	if err != nil {
-		m.log.Warn("keeping what is to outlive a restart", zap.String("file", name), zap.Error(err))
-	}
-	return err == nil
 }
 
 // Recall reads what Keep has written. A file that is not there says nothing.
@@ -96,44 +88,32 @@ func Keep(path string, v any) error {
 	})
 }
 
-// keepDrained writes which backends are drained.
-func (m *memory) keepDrained(d *doors) {
+// keepNow writes a file that has changed.
+func (m *memory) keepNow(file string) {
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.write(drainedFile, d.drained())
+	m.change(file)
+	m.writeFile(file)
+	if len(m.changed) > 0 {
+		m.writeAfter(saveAfter)
+	}
 }
 
-// keepLater writes what stores can do, when some time has passed.
-func (m *memory) keepLater() {
+// keepLater writes a file that has changed when some time has passed.
+func (m *memory) keepLater(file string) {
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.timer == nil {
-		m.keepAfter(saveAfter)
-	}
+	m.change(file)
+	m.writeAfter(saveAfter)
 }
 
-// keepAfter is keepLater, for as long as it takes. m.mu is held.
-func (m *memory) keepAfter(wait time.Duration) {
-	m.timer = time.AfterFunc(wait, func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.timer == nil {
-			return // keep was faster
-		}
-		m.timer = nil
-		if !m.write(capabilitiesFile, m.abilities()) {
-			m.keepAfter(min(2*wait, saveMost))
-		}
-	})
-}
-
-// keep writes what stores can do at once, if that has changed.
+// keep writes at once what was to be written later, for the last time.
 func (m *memory) keep() {
 	if m == nil {
 		return
@@ -143,8 +123,63 @@ func (m *memory) keep() {
 	if m.timer != nil {
 		m.timer.Stop()
 		m.timer = nil
-		m.write(capabilitiesFile, m.abilities())
 	}
+	m.write()
+}
+
+// leave lets another process write a file from now on.
+func (m *memory) leave(file string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.changed, file)
+}
+
+// change notes that a file is to be written. m.mu is held.
+func (m *memory) change(file string) {
+	if _, known := m.changed[file]; !known {
+		m.changed[file] = ""
+	}
+}
+
+// write writes what has changed, and reports whether it could. m.mu is held.
+func (m *memory) write() (ok bool) {
+	for file := range m.changed {
+		m.writeFile(file)
+	}
+	return len(m.changed) == 0
+}
+
+// writeFile replaces a file. m.mu is held.
+func (m *memory) writeFile(file string) {
+	err := Keep(filepath.Join(m.dir, file), m.contents[file]())
+	switch {
+	case err == nil:
+		delete(m.changed, file)
+	case err.Error() != m.changed[file]:
+		m.log.Warn("keeping what is to outlive a restart", zap.String("file", file), zap.Error(err))
+		m.changed[file] = err.Error()
+	}
+}
+
+// writeAfter is write, as often as it takes, unless that is due already. m.mu is held.
+func (m *memory) writeAfter(wait time.Duration) {
+	if m.timer != nil {
+		return
+	}
+	m.timer = time.AfterFunc(wait, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.timer == nil {
+			return // keep was faster
+		}
+		m.timer = nil
+		if !m.write() {
+			m.writeAfter(min(2*wait, saveMost))
+		}
+	})
 }
 
 // memoryKey names a service in the file.
@@ -164,7 +199,10 @@ func (r *Router) remember(old *Router) {
 	}
 	if r.memory != nil {
 		r.memory.mu.Lock()
-		r.memory.abilities = r.abilities
+		r.memory.contents = map[string]func() any{
+			drainedFile:      func() any { return r.doors.drained() },
+			capabilitiesFile: func() any { return r.abilities() },
+		}
 		r.memory.mu.Unlock()
 	}
 	for _, s := range r.services {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -222,29 +221,4 @@ func BenchmarkStates(b *testing.B) {
 			b.Fatal("not all are told of")
 		}
 	}
-}
-
-// What could not be written is written when it can be.
-func TestKeepsAgain(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	core, logs := observer.New(zapcore.InfoLevel)
-	m := openMemory(dir, zap.New(core))
-	m.abilities = func() map[string]Capabilities { return map[string]Capabilities{"a imap": {}} }
-	if err := os.Remove(dir); err != nil {
-		t.Fatal(err)
-	}
-	m.mu.Lock()
-	m.keepAfter(time.Millisecond)
-	m.mu.Unlock()
-	eventually(t, "it was tried twice", func() bool { return logged(logs, "keeping what is to outlive a restart") > 1 })
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is kept", func() bool {
-		data, err := os.ReadFile(filepath.Join(dir, capabilitiesFile))
-		return err == nil && strings.Contains(string(data), "a imap")
-	})
 }

@@ -371,7 +371,7 @@ func (r *Router) Drain(backend string, drained bool) error {
 		return fmt.Errorf("no backend %q%s", backend, configs.Suggest(backend, backendNames(r.config)))
 	}
 	r.doors.of(backend).drain(drained)
-	r.memory.keepDrained(r.doors)
+	r.memory.keepNow(drainedFile)
 	r.log.Info("drained", zap.String("backend", backend), zap.Bool("drained", drained))
 	return nil
 }

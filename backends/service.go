@@ -264,7 +264,7 @@ func (s *Service) learn(caps Capabilities) {
 	memory := s.memory
 	s.mu.Unlock()
 	if changed {
-		memory.keepLater()
+		memory.keepLater(capabilitiesFile)
 		s.log.Info("learned capabilities", zap.Stringers("capabilities", caps.List), zap.Strings("mechanisms", caps.Mechanisms))
 	}
 }
