@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -231,6 +233,25 @@ func TestTraceKept(t *testing.T) {
 	}
 	if kept := len(strings.Join(w.kept, "")); kept > traceKept || kept < traceKept-maxTraced {
 		t.Errorf("%d octets are kept, of which there may be %d", kept, traceKept)
+	}
+}
+
+// A trace that cannot be written down any more, on a full disk or by somebody who has gone, ends, and nothing is spent on it from then on.
+func TestTraceUnwritten(t *testing.T) {
+	s := new(Server)
+	one, other := s.beginTrace(Tracing{User: "alice"}), s.beginTrace(Tracing{User: "bob"})
+	w := &scribe{id: "A", wanted: []*trace{one, other}}
+	m := &mask{protocol: configs.IMAP}
+	w.hear(m, "C", true, []byte("a NOOP\r\n"))
+	if err := s.follow(t.Context(), one, func(string) error { return syscall.ENOSPC }); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("it ends with %v", err)
+	}
+	w.hear(m, "C", true, []byte("b NOOP\r\n"))
+	if len(one.lines) != 0 || len(other.lines) != 2 || !s.traces.some.Load() {
+		t.Errorf("%d lines wait for nobody, and %d for the other trace", len(one.lines), len(other.lines))
+	}
+	if err := s.follow(t.Context(), other, func(string) error { return syscall.EPIPE }); !errors.Is(err, syscall.EPIPE) || s.traces.some.Load() {
+		t.Errorf("sessions still ask who traces them: %v", err)
 	}
 }
 
