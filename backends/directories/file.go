@@ -96,7 +96,11 @@ func (d *fileDirectory) look() {
 	d.problem = ""
 }
 
-var errNoFile = errors.New("the directory's file could not be read yet")
+var (
+	errNoFile = errors.New("the directory's file could not be read yet")
+	// errEmptyFile keeps all users from being unknown, and their mail from being returned, when a disk was full while it was written.
+	errEmptyFile = errors.New("it is empty; where nobody is meant, a comment says so")
+)
 
 // Lookup finds the line of a user.
 func (d *fileDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
@@ -135,6 +139,9 @@ func (d *fileDirectory) Lookup(ctx context.Context, q Query) (Answer, error) {
 }
 
 func parseEntries(text string) (entries, error) {
+	if text == "" {
+		return nil, errEmptyFile
+	}
 	read := make(entries, strings.Count(text, "\n"))
 	number := 0
 	for line := range strings.Lines(text) {

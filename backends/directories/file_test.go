@@ -134,7 +134,7 @@ func TestFileVerifies(t *testing.T) {
 	}
 }
 
-// A file that is broken, or not there, changes nothing; before there was one, nobody is unknown.
+// A file that is broken, empty as on a full disk, or not there, changes nothing; before there was one, nobody is unknown.
 func TestFileChanges(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	d, path := openFile(t, "", zap.New(core))
@@ -158,7 +158,7 @@ func TestFileChanges(t *testing.T) {
 	await("store1")
 	write(t, path, "anna@a.example store2\n")
 	await("store2")
-	for _, broken := range []string{"anna@a.example\n", "a store1\na store2\n", "a store1 to=x\n", "a store1 only=imapp\n", "a\x00 store1\n"} {
+	for _, broken := range []string{"anna@a.example\n", "a store1\na store2\n", "a store1 to=x\n", "a store1 only=imapp\n", "a\x00 store1\n", ""} {
 		before := logs.Len()
 		write(t, path, broken)
 		for deadline := time.Now().Add(10 * time.Second); logs.Len() == before; time.Sleep(time.Millisecond) {
