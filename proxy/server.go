@@ -109,6 +109,9 @@ func (s *Server) Apply(setup Setup) error {
 			for _, l := range opened {
 				l.Close()
 			}
+			for _, l := range s.sockets {
+				_ = restrict(l.entrance.Load().any.listener) // as it was
+			}
 			return fmt.Errorf("listening for %s: %w%s", e.any.listener.Service, err, listeningAdvice(err))
 		}
 		next[address] = l

@@ -173,6 +173,17 @@ func TestApplyUnix(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Error("mode after a reload:", info.Mode(), err)
 	}
+	wrong := imap("unix", path+"2")
+	wrong.Group = "nobody's group"
+	for range 20 { // as there is no order in which sockets have their turn
+		listener.Mode = 0o666
+		if err := h.apply(listener, wrong); err == nil {
+			t.Fatal("there is a group of that name")
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatal("mode after a reload that has failed:", info.Mode(), err)
+		}
+	}
 	h.listens()
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the socket is still there:", err)
