@@ -73,7 +73,7 @@ func (r *Router) Move(ctx context.Context, pool string, user User, member string
 	if !ok || !slices.Contains(p.Members, member) {
 		return fmt.Errorf("no member %q in a pool %q", member, pool)
 	}
-	return r.seats[pool].clear(ctx, p, user.String(), member)
+	return r.seats[pool].clear(ctx, p, user.String(), "", member)
 }
 
 // Leave ends all sessions and deliveries that a user has on a member of pools, and has his next login choose anew when the last has
@@ -81,24 +81,16 @@ func (r *Router) Move(ctx context.Context, pool string, user User, member string
 func (r *Router) Leave(ctx context.Context, user, member string) error {
 	for i := range r.config.Pools {
 		p := &r.config.Pools[i]
-		s := r.seats[p.Name]
-		s.mu.Lock()
-		place := s.taken[user]
-		there := place != nil && place.member == member
-		s.mu.Unlock()
-		if !there {
-			continue
-		}
-		if err := s.clear(ctx, p, user, ""); err != nil {
+		if err := r.seats[p.Name].clear(ctx, p, user, member, ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// clear ends what holds a user's seat, and then gives him the next one: on a member, or with "" none. Who comes in the meantime
-// waits for that.
-func (s *seats) clear(ctx context.Context, pool *configs.Pool, user, member string) error {
+// clear ends what holds a user's seat on a member, or with "" on any, and then gives him the next one: on a member, or with "" none. Who
+// comes in the meantime waits for that.
+func (s *seats) clear(ctx context.Context, pool *configs.Pool, user, from, to string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	place := s.taken[user]
@@ -106,6 +98,9 @@ func (s *seats) clear(ctx context.Context, pool *configs.Pool, user, member stri
 		if err := s.wait(ctx, place.cleared); err != nil {
 			return fmt.Errorf("waiting for another move of %s: %w", user, err)
 		}
+	}
+	if from != "" && (place == nil || place.member != from) {
+		return nil
 	}
 	if place != nil && len(place.holders) > 0 {
 		place.cleared = make(chan struct{})
@@ -119,8 +114,8 @@ func (s *seats) clear(ctx context.Context, pool *configs.Pool, user, member stri
 		}
 	}
 	delete(s.taken, user)
-	if member != "" {
-		s.taken[user] = &seat{member: member, holders: make(map[*holder]bool), until: time.Now().Add(pool.Sticky)}
+	if to != "" {
+		s.taken[user] = &seat{member: to, holders: make(map[*holder]bool), until: time.Now().Add(pool.Sticky)}
 	}
 	return nil
 }

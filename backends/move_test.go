@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,6 +142,30 @@ func TestLeave(t *testing.T) {
 	}
 	if err := s.Leave(t.Context(), s.user.String(), s.at); err != nil || s.Where(s.user)[0].Held != 1 {
 		t.Errorf("who is elsewhere has left: %v, %v", err, s.Where(s.user))
+	}
+}
+
+// Who is moved from a member while it is emptied goes where he is moved.
+func TestLeaveWhileMoved(t *testing.T) {
+	s := settle(t)
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		if err := s.Move(t.Context(), "farm", s.user, s.other); err != nil {
+			t.Error(err)
+		}
+	})
+	<-s.told
+	waits := make(chan struct{})
+	tasks.Go(func() {
+		if err := s.Leave(awaited{t.Context(), sync.OnceFunc(func() { close(waits) })}, s.user.String(), s.at); err != nil {
+			t.Error(err)
+		}
+	})
+	<-waits
+	s.leave()
+	tasks.Wait()
+	if stays := s.Where(s.user); len(stays) != 1 || stays[0].Member != s.other {
+		t.Errorf("he is at %v, want %s", stays, s.other)
 	}
 }
 
