@@ -215,7 +215,8 @@ type wanted struct {
 
 // configuration wants the file, and all files that are read and sockets that are connected with at its word.
 func (w *wanted) configuration(file string, config *configs.Config) {
-	files := append([]string{file, config.TLS.TicketKeys, config.TLS.ClientCA, config.ACME.CA}, config.SecretFiles...)
+	files := append([]string{file, config.TLS.TicketKeys, config.TLS.ClientCA, config.ACME.CA, config.Limits.DenyFile},
+		config.SecretFiles...)
 	for _, policy := range config.TLS.Policies {
 		files = append(files, policy.ClientCA)
 	}

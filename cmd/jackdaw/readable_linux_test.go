@@ -59,6 +59,7 @@ func TestCheckAsUser(t *testing.T) {
 	certbotLike(t, filepath.Join(dir, "certbot"), "mail.a.example")
 	certbotLike(t, filepath.Join(dir, "certbot"), "mail.b.example")
 	must(t, os.WriteFile(filepath.Join(dir, "the secret"), []byte("secret\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "denied"), []byte("192.0.2.0/24\n"), 0o600))
 	l, err := net.Listen("unix", filepath.Join(dir, "mux"))
 	must(t, err)
 	defer l.Close()
@@ -70,6 +71,7 @@ listen.imaps = "127.0.0.1:10993"
 tls.certificates = ["certbot/live"]
 tls.default = ""
 tls.ticket_keys = "ticket.keys"
+limits.deny_file = "denied"
 [[backend]]
 name = "store1"
 imap = "127.0.0.1:143"
@@ -89,6 +91,9 @@ sieve = "unix:`+dir+`/mux"
 	want := "certbot/archive, certbot/archive/mail.a.example/privkey1.pem, certbot/live, ticket.keys"
 	if got := strings.Join(paths, ", "); got != want {
 		t.Fatalf("user %s has no access to %s, want %s; it said\n%s", somebody, got, want, said)
+	}
+	if all := strings.Join(script, "\n"); !strings.Contains(all, "/denied ") || !strings.Contains(all, "/the secret'") {
+		t.Errorf("it forgets files:\n%s", all)
 	}
 	if out, err := exec.Command("sh", "-ec", strings.Join(script, "\n")).CombinedOutput(); err != nil {
 		t.Fatalf("%q: %v\n%s", script, err, out)
