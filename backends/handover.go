@@ -140,6 +140,7 @@ func (r *Router) Evict(pool, user string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if place := s.taken[user]; place != nil {
+		place.leaving = true
 		for h := range place.holders {
 			if h.process == 0 {
 				h.evict(ErrMoved)
@@ -191,7 +192,7 @@ func (s *seats) follow(pool *configs.Pool, q Query, judge func(string) standing)
 	ours := place.isOurs()
 	usable := func(member string) bool { return slices.Contains(pool.Members, member) && judge(member) != dead }
 	switch {
-	case ours && usable(place.member):
+	case ours && usable(place.member) && (!place.leaving || q.claimed == place.member):
 	case q.claimed == "":
 		return hold{}, errUnclaimed
 	case ours || !usable(q.claimed): // ours: they have been told to end

@@ -279,6 +279,42 @@ func TestHandOverMove(t *testing.T) {
 	}
 }
 
+// Who logs in at the old process while a user has to leave a member does not join those who are told to end.
+func TestHandOverMoveLate(t *testing.T) {
+	const user = "anna@a.example"
+	sticky := preferring("s1")
+	sticky.Sticky = time.Hour
+	first, second := newProcess(t, 1, sticky), newProcess(t, 2, sticky)
+	evicted, late := make(chan error, 1), make(chan string, 1)
+	_, leave := first.logsIn(user, func(err error) { evicted <- err })
+	first.handsOverTo(second)
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		if err := second.Move(t.Context(), "farm", asked(user).User, "s2"); err != nil {
+			t.Error(err)
+		}
+	})
+	<-evicted
+	tasks.Go(func() {
+		member, _, err := first.seat(t.Context(), &first.pool, asked(user))
+		if err != nil {
+			t.Error(err)
+		}
+		late <- member
+	})
+	select {
+	case member := <-late:
+		t.Fatalf("he is on %s, and has to leave it", member)
+	case <-time.After(50 * time.Millisecond):
+	}
+	leave()
+	second.hears(first, user)
+	tasks.Wait()
+	if member := <-late; member != "s2" {
+		t.Errorf("he is on %s", member)
+	}
+}
+
 // A process whose successor could not begin decides by itself again.
 func TestTakeBack(t *testing.T) {
 	first, second := newProcess(t, 1, preferring("s1")), newProcess(t, 2, preferring("s2"))

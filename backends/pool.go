@@ -44,6 +44,7 @@ type seat struct {
 	until   time.Time     // when it ends, if nobody holds it
 	empty   chan struct{} // closed when the last holder leaves
 	cleared chan struct{} // closed when the user has his next seat; nil as long as he need not leave
+	leaving bool          // the process that has taken over has had the user leave
 }
 
 // hold is a holder on a seat.
