@@ -66,16 +66,26 @@ func (s *Server) follow(ctx context.Context, t *trace, write func(line string) e
 	for {
 		select {
 		case line := <-t.lines:
-			if lost := t.lost.Swap(0); lost > 0 {
-				line = fmt.Sprintf("%s(%d lines are lost here)\n", line, lost)
-			}
-			if err := write(line); err != nil {
+			if err := t.tell(line, write); err != nil {
 				return err
 			}
 		case <-ctx.Done():
+			for range len(t.lines) { // what was said before the end
+				if err := t.tell(<-t.lines, write); err != nil {
+					return err
+				}
+			}
 			return nil
 		}
 	}
+}
+
+// tell writes a line, and how many are lost before it.
+func (t *trace) tell(line string, write func(string) error) error {
+	if lost := t.lost.Swap(0); lost > 0 {
+		line = fmt.Sprintf("%s(%d lines are lost here)\n", line, lost)
+	}
+	return write(line)
 }
 
 func (all *traces) add(t *trace) {

@@ -255,6 +255,21 @@ func TestTraceUnwritten(t *testing.T) {
 	}
 }
 
+// What was said before the end of a trace is in it, whenever it is written down.
+func TestTraceToItsEnd(t *testing.T) {
+	s := new(Server)
+	begun := s.beginTrace(Tracing{User: "alice"})
+	for range 100 {
+		begun.put("A C: a NOOP\n")
+	}
+	over, end := context.WithCancel(t.Context())
+	end()
+	written := 0
+	if err := s.follow(over, begun, func(string) error { written++; return nil }); err != nil || written != 100 {
+		t.Errorf("%d of 100 lines are written, %v", written, err)
+	}
+}
+
 // Whoever does not read a trace holds nobody up, and hears how much is lost.
 func TestTraceFull(t *testing.T) {
 	full := &trace{lines: make(chan string, 1)}
