@@ -210,8 +210,13 @@ func (r *Router) Drained() []string { return r.doors.drained() }
 // InheritDrained has those backends drained that were at another process, and no others: what was kept when this one began may
 // have changed since. Those that there are no more do not matter.
 func (r *Router) InheritDrained(backends []string) {
+	r.LearnDrained(backends)
+	r.memory.keepNow(drainedFile)
+}
+
+// LearnDrained is InheritDrained from a process that has taken over, and keeps them itself.
+func (r *Router) LearnDrained(backends []string) {
 	for _, name := range slices.Concat(r.doors.drained(), backends) {
 		r.doors.of(name).drain(slices.Contains(backends, name))
 	}
-	r.memory.keepNow(drainedFile)
 }

@@ -282,20 +282,25 @@ func TestFormerSessions(t *testing.T) {
 	d.login("mail.a.example", "alice@a.example")
 }
 
-// TestFormerBlocked: who is blocked is kept out by a former process, too, at which his client was before he was known, until he is let in
-// again.
-func TestFormerBlocked(t *testing.T) {
+// TestFormerKeptOut: who is blocked is kept out by a former process, too, at which his client was before he was known, until he is let in
+// again; and so is everybody of a store that is drained.
+func TestFormerKeptOut(t *testing.T) {
 	t.Parallel()
-	d := startDynasty(t)
-	early := []*dialog{d.imap("mail.a.example"), d.imap("mail.a.example")}
-	d.upgrade()
-	obeys(t, d.admin, "block alice@a.example")
-	if _, status := early[0].command("LOGIN alice@a.example " + password); !strings.HasPrefix(status, "NO [AUTHENTICATIONFAILED]") {
-		t.Errorf("who is blocked hears %q", status)
+	for _, way := range []struct{ out, in, want string }{
+		{"block alice@a.example", "unblock alice@a.example", "NO [AUTHENTICATIONFAILED]"},
+		{"drain store", "undrain store", "NO [UNAVAILABLE]"},
+	} {
+		d := startDynasty(t)
+		early := []*dialog{d.imap("mail.a.example"), d.imap("mail.a.example")}
+		d.upgrade()
+		obeys(t, d.admin, way.out)
+		if _, status := early[0].command("LOGIN alice@a.example " + password); !strings.HasPrefix(status, way.want) {
+			t.Errorf("after %s the client hears %q", way.out, status)
+		}
+		obeys(t, d.admin, way.in)
+		early[1].ask("LOGIN alice@a.example " + password)
+		early[1].ask("NOOP")
 	}
-	obeys(t, d.admin, "unblock alice@a.example")
-	early[1].ask("LOGIN alice@a.example " + password)
-	early[1].ask("NOOP")
 }
 
 // TestAskedWithCurl: the socket answers whoever may open it, by HTTP and JSON.

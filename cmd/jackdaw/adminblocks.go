@@ -70,7 +70,7 @@ func (o *operator) block(ctx context.Context, q url.Values) (any, error) {
 		return nil, err
 	}
 	o.log.Info("blocked", zap.String("who", describeBlocked(one)), zap.Time("until", one.Until))
-	o.tellBlocked(ctx)
+	o.tellOlder(ctx)
 	kick := url.Values{}
 	if one.User != "" {
 		kick.Set("user", q.Get("user"))
@@ -98,30 +98,37 @@ func (o *operator) unblock(ctx context.Context, q url.Values) (any, error) {
 		return nil, err
 	}
 	o.log.Info("unblocked", zap.String("who", describeBlocked(one)))
-	o.tellBlocked(ctx)
+	o.tellOlder(ctx)
 	return one, nil
 }
 
-// tellBlocked has those processes that have gone before keep out whom this one does: a client that they have accepted may log in yet.
-func (o *operator) tellBlocked(ctx context.Context) {
+// keptOut is who is not to log in, and where nobody is who is not there already.
+type keptOut struct {
+	Blocked []proxy.Block
+	Drained []string
+}
+
+// tellOlder has those processes that have gone before keep out whom this one does: a client that they have accepted may log in yet.
+func (o *operator) tellOlder(ctx context.Context) {
 	o.telling.Lock() // so that the last that they hear is the latest
 	defer o.telling.Unlock()
-	all := o.server.Blocked()
+	out := keptOut{o.server.Blocked(), o.router().Drained()}
 	for _, problem := range o.older(ctx, func(ctx context.Context, g *generation) error {
-		return g.ask(ctx, "POST /blocked", all, nil)
+		return g.ask(ctx, "POST /kept-out", out, nil)
 	}) {
-		o.log.Warn("a former process does not know who is blocked", zap.String("error", problem))
+		o.log.Warn("a former process does not know whom to keep out", zap.String("error", problem))
 	}
 }
 
-// learnBlocked is told who is blocked, by the process that has taken over.
-func (o *operator) learnBlocked(w http.ResponseWriter, r *http.Request) {
-	var all []proxy.Block
-	if err := json.NewDecoder(r.Body).Decode(&all); err != nil {
+// learnKeptOut is told by the process that has taken over.
+func (o *operator) learnKeptOut(w http.ResponseWriter, r *http.Request) {
+	var out keptOut
+	if err := json.NewDecoder(r.Body).Decode(&out); err != nil {
 		refuse(w, badQuestion{err})
 		return
 	}
-	o.server.LearnBlocks(all)
+	o.server.LearnBlocks(out.Blocked)
+	o.router().LearnDrained(out.Drained)
 }
 
 // describeBlocked names who is blocked.

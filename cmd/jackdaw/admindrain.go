@@ -127,6 +127,7 @@ func (o *operator) drain(ctx context.Context, q url.Values) (any, error) {
 	if err := o.changes.pass(func() error { return o.router().Drain(backend, true) }); err != nil {
 		return nil, err
 	}
+	o.tellOlder(ctx)
 	report := o.drained(ctx, backend)
 	if !q.Has("over") {
 		return report, nil
@@ -168,6 +169,7 @@ func (o *operator) undrain(ctx context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.tellOlder(ctx)
 	return o.drained(ctx, backend), nil
 }
 

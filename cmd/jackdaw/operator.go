@@ -32,7 +32,7 @@ type operator struct {
 	level       *logLevel
 	emptying    emptying
 	changes     gate
-	telling     sync.Mutex      // held while others are told who is blocked
+	telling     sync.Mutex      // held while others are told whom to keep out
 	ending      <-chan struct{} // closed when nothing is done any more
 }
 
@@ -70,7 +70,7 @@ func (o *operator) handleOther(mux *http.ServeMux) {
 	mux.HandleFunc("GET /trace", o.answerOwnTrace)
 	mux.HandleFunc("POST /leave", o.answering(o.leaveOwn))
 	mux.HandleFunc("POST /log", o.answering(o.setOwnLevel))
-	mux.HandleFunc("POST /blocked", o.learnBlocked)
+	mux.HandleFunc("POST /kept-out", o.learnKeptOut)
 }
 
 // badQuestion is an error of whoever asks.
