@@ -29,7 +29,7 @@ type Successor struct {
 
 // HandOver returns where the users of pools are, for the successor, which is asked from now on. process is this one's id.
 func (r *Router) HandOver(process int, next *Successor) (all []Seat) {
-	r.memory.leave(drainedFile)
+	r.memory.drained.Leave()
 	for pool, s := range r.seats {
 		all = append(all, s.handOver(pool, process, next)...)
 	}
@@ -211,7 +211,7 @@ func (r *Router) Drained() []string { return r.doors.drained() }
 // have changed since. Those that there are no more do not matter.
 func (r *Router) InheritDrained(backends []string) {
 	r.LearnDrained(backends)
-	r.memory.keepNow(drainedFile)
+	r.memory.drained.Now()
 }
 
 // LearnDrained is InheritDrained from a process that has taken over, and keeps them itself.

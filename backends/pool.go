@@ -372,7 +372,7 @@ func (r *Router) Drain(backend string, drained bool) error {
 		return fmt.Errorf("no backend %q%s", backend, configs.Suggest(backend, backendNames(r.config)))
 	}
 	r.doors.of(backend).drain(drained)
-	r.memory.keepNow(drainedFile)
+	r.memory.drained.Now()
 	r.log.Info("drained", zap.String("backend", backend), zap.Bool("drained", drained))
 	return nil
 }

@@ -29,7 +29,7 @@ type Router struct {
 	names       *Names
 	seats       map[string]*seats // of the pools
 	doors       *doors
-	memory      *memory
+	memory      memory
 
 	mu      sync.Mutex
 	named   map[serviceKey]*Service // by directories, below wildcard names
@@ -164,7 +164,7 @@ func (r *Router) Retire(next *Router) {
 	for _, s := range r.named {
 		s.close()
 	}
-	if next == nil || next.memory != r.memory {
+	if next == nil || next.memory.drained != r.memory.drained {
 		r.memory.keep()
 	}
 }

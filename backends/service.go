@@ -62,7 +62,7 @@ type Service struct {
 	caps       Capabilities
 	reached    bool          // caps is true
 	recalled   bool          // caps is from an earlier run
-	memory     *memory       // for caps
+	memory     memory        // for caps
 	inspected  time.Time     // when the last inspection ended
 	failure    error         // of the last inspection; nil if the store was reached
 	passed     time.Time     // when the self-test last succeeded
@@ -264,7 +264,7 @@ func (s *Service) learn(caps Capabilities) {
 	memory := s.memory
 	s.mu.Unlock()
 	if changed {
-		memory.keepLater(capabilitiesFile)
+		memory.capabilities.Later()
 		s.log.Info("learned capabilities", zap.Stringers("capabilities", caps.List), zap.Strings("mechanisms", caps.Mechanisms))
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"jackdaw/backends"
+	"jackdaw/internal/whole"
 )
 
 // Block keeps the clients of a network, or a user, out for a time.
@@ -43,10 +43,11 @@ var errBlocked = fmt.Errorf("%w: blocked by the administrator", errPolicy)
 
 // blocks are what keeps clients and users out for a time, beside what the configuration denies. Safe for concurrent use.
 type blocks struct {
-	keeping  sync.Mutex // held while they are written; before mu
+	log *zap.Logger
+	dir string // "": they do not outlive the process; for keepIn alone
+
 	mu       sync.RWMutex
-	log      *zap.Logger
-	dir      string // "": they do not outlive the process
+	kept     *whole.Kept
 	networks map[netip.Prefix]Block
 	users    map[string]Block
 	lengths  []int // of networks, for IPv4 and IPv6, each once
@@ -81,30 +82,36 @@ func (b *blocks) user(name string) bool {
 // keepIn goes over to a directory, if there is one, and adds what that has from before. Who has nothing to add changes nothing there: it
 // may be another process's yet.
 func (b *blocks) keepIn(dir string) {
-	b.mu.RLock()
-	same := dir == b.dir
-	b.mu.RUnlock()
-	if same {
+	if dir == b.dir {
 		return
 	}
-	var kept []Block
+	b.dir = dir
+	var (
+		kept   *whole.Kept
+		before []Block
+	)
 	if dir != "" {
-		if err := backends.Recall(filepath.Join(dir, blockedFile), &kept); err != nil {
-			b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
-		}
+		kept = whole.Keep(filepath.Join(dir, blockedFile), func(err error) {
+			b.log.Warn("keeping what is to outlive a restart", zap.String("file", blockedFile), zap.Error(err))
+		})
+		kept.From(func() any { return b.list() })
 	}
-	if b.merge(dir, kept) {
-		b.keep()
+	if err := kept.Recall(&before); err != nil {
+		b.log.Warn("reading who was blocked in the last run", zap.String("file", blockedFile), zap.Error(err))
+	}
+	b.close()
+	if b.merge(kept, before) {
+		kept.Now()
 	}
 }
 
-// merge adds what a directory has to what is known already, which stays, and reports whether there was any of that.
-func (b *blocks) merge(dir string, kept []Block) (known bool) {
+// merge adds what a file has to what is known already, which stays, and reports whether there was any of that.
+func (b *blocks) merge(kept *whole.Kept, before []Block) (known bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.dir = dir
+	b.kept = kept
 	all := b.all()
-	for _, one := range append(kept, all...) {
+	for _, one := range append(before, all...) {
 		b.put(one)
 	}
 	b.sweep()
@@ -181,18 +188,16 @@ func (b *blocks) sweep() {
 }
 
 // keep writes what is to outlive a restart. Nobody who asks for blocks waits for the disk.
-func (b *blocks) keep() {
-	b.keeping.Lock()
-	defer b.keeping.Unlock()
+func (b *blocks) keep() { b.file().Now() }
+
+// close writes what could not be written yet, for the last time.
+func (b *blocks) close() { b.file().Close() }
+
+// file is where they are kept; nil: they do not outlive the process.
+func (b *blocks) file() *whole.Kept {
 	b.mu.RLock()
-	dir, all := b.dir, b.all()
-	b.mu.RUnlock()
-	if dir == "" {
-		return
-	}
-	if err := backends.Keep(filepath.Join(dir, blockedFile), all); err != nil {
-		b.log.Warn("a block may not outlive a restart", zap.String("file", blockedFile), zap.Error(err))
-	}
+	defer b.mu.RUnlock()
+	return b.kept
 }
 
 // all lists those that hold, networks first. b.mu is held.
@@ -211,6 +216,12 @@ func (b *blocks) all() []Block {
 // Block keeps a network or users out until some time, over reloads, and where the configuration has a directory `state` over restarts.
 // Their sessions go on.
 func (s *Server) Block(all ...Block) { s.blocks.add(all...) }
+
+// HandOverBlocks returns the blocks for a process that takes over, which keeps them from now on.
+func (s *Server) HandOverBlocks() []Block {
+	s.blocks.file().Leave()
+	return s.blocks.list()
+}
 
 // InheritBlocks has those blocks hold that did at another process, and no others: what was kept when this one began may have changed
 // since.

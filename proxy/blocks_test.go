@@ -87,6 +87,26 @@ func TestBlocksAreKept(t *testing.T) {
 	}
 }
 
+// A block that could not be written is, when it can be.
+func TestBlocksKeptLate(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	dir := filepath.Join(t.TempDir(), "late")
+	first, second := &blocks{log: zap.New(core)}, &blocks{log: zap.New(core)}
+	first.keepIn(dir)
+	first.add(blockedFor(time.Hour, "192.0.2.0/24", ""))
+	first.add(blockedFor(time.Hour, "", "anna@a.example"))
+	if logs.Len() != 1 {
+		t.Errorf("logged is %v", logs.All())
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	first.close()
+	if second.keepIn(dir); !second.network(netip.MustParseAddr("192.0.2.1")) || !second.user("anna@a.example") {
+		t.Errorf("remembered are %v", second.all())
+	}
+}
+
 // A block that was made while the clock was years ahead, and is read when it is right, lasts for its time and not for years. One
 // that has lasted for a part of it lasts for the rest.
 func TestBlocksClock(t *testing.T) {

@@ -310,6 +310,7 @@ func (s *Server) Leave() {
 	s.mu.Unlock()
 	s.limits.turns.close() // a crowd may take a minute
 	s.accepts.Wait()
+	s.blocks.close()
 }
 
 // Count is how many sessions there are.

@@ -155,7 +155,7 @@ func (d *daemon) estate() estate {
 		Seats:   d.placements.handOver(),
 		Drained: d.router.Drained(),
 		Logins:  d.web.history.list(),
-		Blocked: d.server.Blocked(),
+		Blocked: d.server.HandOverBlocks(),
 		Log:     d.level.report(),
 		Counted: d.metrics.handOver(),
 	}
