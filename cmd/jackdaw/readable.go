@@ -215,14 +215,22 @@ type wanted struct {
 
 // configuration wants the file, and all files that are read and sockets that are connected with at its word.
 func (w *wanted) configuration(file string, config *configs.Config) {
-	files := append([]string{file, config.TLS.TicketKeys, config.TLS.ClientCA, config.ACME.CA, config.Limits.DenyFile},
-		config.SecretFiles...)
+	files := append([]string{file, config.TLS.TicketKeys, config.TLS.ClientCA, config.ACME.CA, config.Limits.DenyFile,
+		config.Auth.Tokens.TLSCA}, config.SecretFiles...)
 	for _, policy := range config.TLS.Policies {
 		files = append(files, policy.ClientCA)
 	}
 	sockets := []string{config.Auth.Socket}
 	for _, d := range config.Directories {
 		files = append(files, d.Path, d.TLSCA)
+		if d.Driver == "sqlite" && !strings.HasPrefix(d.DSN, "file:") {
+			files = append(files, d.DSN)
+		}
+		for _, url := range d.URLs {
+			if server, _, err := configs.LDAPServer(url); err == nil && server.Network == "unix" {
+				sockets = append(sockets, server.Address)
+			}
+		}
 	}
 	for _, b := range config.Backends {
 		for _, access := range b.Access {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"jackdaw/configs"
 	"jackdaw/internal/devca"
 )
 
@@ -110,6 +111,47 @@ sieve = "unix:`+dir+`/mux"
 	}
 	if said, status := checkAs("nobody-at-all", file); status != exitProblem || !strings.Contains(said, "unknown user") {
 		t.Errorf("of a user who does not exist it says %q, and ends with %d", said, status)
+	}
+}
+
+// TestWanted: whatever file is read and whatever socket is connected with at the configuration's word has to be there for the user.
+func TestWanted(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string {
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, nil, 0o600))
+		return path
+	}
+	config := &configs.Config{
+		TLS: configs.TLS{
+			TicketKeys: at("read keys"), Terms: configs.Terms{ClientCA: at("read clients")},
+			Policies: []configs.TLSPolicy{{Terms: configs.Terms{ClientCA: at("read policy")}}},
+		},
+		ACME:   configs.ACME{CA: at("read acme")},
+		Limits: configs.Limits{DenyFile: at("read denied")},
+		Auth:   configs.Auth{Socket: at("write verifier"), Tokens: configs.Tokens{TLSCA: at("read tokens")}},
+		Directories: map[string]configs.Directory{
+			"file": {Path: at("read users")},
+			"sql":  {Driver: "sqlite", DSN: at("read accounts")},
+			"ldap": {URLs: []string{"ldap://127.0.0.1", "ldapi://" + at("write ldap")}, TLSCA: at("read directory")},
+		},
+		Backends: []configs.Backend{{Access: map[configs.Service]configs.Access{
+			configs.IMAP: {TLSCA: at("read store"), Addresses: []configs.Address{{Network: "unix", Address: at("write store")}}},
+		}}},
+		SecretFiles: []string{at("read secret")},
+	}
+	w := wanted{rights: make(map[string]right)}
+	w.configuration(at("read itself"), config)
+	all, err := os.ReadDir(dir)
+	must(t, err)
+	for _, entry := range all {
+		want := mayRead
+		if strings.HasPrefix(entry.Name(), "write") {
+			want = mayWrite
+		}
+		if got := w.rights[filepath.Join(dir, entry.Name())]; got != want {
+			t.Errorf("%s: right %d, want %d", entry.Name(), got, want)
+		}
 	}
 }
 
