@@ -44,6 +44,11 @@ func needMachine(t *testing.T) *machine {
 	}
 	patience = 3 * time.Minute // a machine without hardware of its own is slow
 	m := &machine{t: t, roots: x509.NewCertPool(), store: "127.0.0.1:143"}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the journal:\n%s", m.journal())
+		}
+	})
 	if info, err := os.Stat(bootPeople); err == nil {
 		m.born = info.ModTime()
 		m.roots.AppendCertsFromPEM([]byte(contents(t, bootPeople)))
@@ -57,7 +62,7 @@ func (m *machine) does(script string, values ...any) string {
 	script = fmt.Sprintf(script, values...)
 	out, err := exec.Command("bash", "-o", "pipefail", "-ec", script).CombinedOutput()
 	if err != nil {
-		m.t.Fatalf("%s: %v\n%s\nthe journal:\n%s", script, err, out, m.journal())
+		m.t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 	return strings.TrimSpace(string(out))
 }
