@@ -32,7 +32,8 @@ func newLogger(format string, level zap.AtomicLevel, recent *recentLog) (*zap.Lo
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
 	queue := &logQueue{out: os.Stderr, notice: func(lost uint64) []byte { return lossLine(encoder, recent, lost) }}
-	return zap.New(zapcore.NewTee(zapcore.NewCore(encoder, queue, level), recent.core())), queue
+	// What is read in the log is counted by then.
+	return zap.New(zapcore.NewTee(recent.core(), zapcore.NewCore(encoder, queue, level))), queue
 }
 
 // lossLine says, at any level of the log, that lines are missing.
