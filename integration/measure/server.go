@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -105,11 +106,12 @@ func (s *Server) Until(ctx context.Context, pause time.Duration, try func() erro
 	}
 }
 
-// FreeAddresses are addresses on loopback, one for each service, on which nobody listens at the moment.
+// FreeAddresses are addresses on loopback, one for each service, on which nobody listens at the moment. Their ports are below those
+// that the system gives to clients, one of which could have them before the service does.
 func FreeAddresses(services ...string) (map[string]string, error) {
 	addresses := make(map[string]string)
 	for _, service := range services {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := listenAnywhere()
 		if err != nil {
 			return nil, err
 		}
@@ -117,4 +119,13 @@ func FreeAddresses(services ...string) (map[string]string, error) {
 		addresses[service] = l.Addr().String()
 	}
 	return addresses, nil
+}
+
+func listenAnywhere() (l net.Listener, err error) {
+	for range 100 {
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))); err == nil {
+			break
+		}
+	}
+	return l, err
 }
