@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -77,6 +79,20 @@ func onSocket(t *testing.T) configs.Address {
 // onLoopback is any free port.
 var onLoopback = configs.Address{Network: "tcp", Address: "127.0.0.1:0"}
 
+// listenAt is net.Listen, where any port is none of those that the system gives to clients: it is still free when a store comes back.
+func listenAt(address configs.Address) (l net.Listener, err error) {
+	host, anyPort := strings.CutSuffix(address.Address, ":0")
+	if !anyPort {
+		return net.Listen(address.Network, address.Address)
+	}
+	for range 100 {
+		if l, err = net.Listen(address.Network, fmt.Sprintf("%s:%d", host, 12000+rand.IntN(20000))); err == nil {
+			break
+		}
+	}
+	return l, err
+}
+
 // serve starts an honest store. Some settings can be made before it takes connections.
 func serve(t *testing.T, address configs.Address, settings ...func(*fakeStore)) *fakeStore {
 	t.Helper()
@@ -91,7 +107,7 @@ func serve(t *testing.T, address configs.Address, settings ...func(*fakeStore)) 
 
 func (f *fakeStore) listen(t *testing.T) {
 	t.Helper()
-	listener, err := net.Listen(f.address.Network, f.address.Address)
+	listener, err := listenAt(f.address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func (g *guide) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Auth-Port", port)
 }
 
-// open has it answer at an address, "127.0.0.1:0" for any, until it is closed.
+// open has it answer at an address until it is closed.
 func (g *guide) open(t testing.TB, address string) (at string, server *http.Server) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -51,7 +51,7 @@ func TestDirectoryFails(t *testing.T) {
 	t.Parallel()
 	g := &guide{store: quickStore(t), over: make(chan struct{})}
 	defer close(g.over)
-	at, server := g.open(t, "127.0.0.1:0")
+	at, server := g.open(t, net.JoinHostPort(newHost(), portHTTP))
 	jd := startJackdaw(t, "[auth]\nverify = \"directory\"\n", fmt.Sprintf("[directory.guide]\nkind = \"http\"\nurl = %q\n"+
 		"cache = \"0s\"\nstale = \"0s\"\ntimeout = \"2s\"\n[[route]]\nlookup = \"guide\"\n", "http://"+at+"/auth"),
 		quickBackend("store", g.store))

@@ -349,7 +349,7 @@ func TestWebMoves(t *testing.T) {
 		d.web.apply(&configs.Config{Admin: configs.Admin{Listen: configs.Address{Network: "tcp", Address: address}}})
 	}
 	free := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", "127.0.0.77:0") // of which no client takes the port meanwhile
 		must(t, err)
 		defer l.Close()
 		return l.Addr().String()
