@@ -143,14 +143,15 @@ func (l *limits) share(limit configs.Sessions) int {
 // welcome judges a client as soon as it is known who it is, and counts it. For LMTP there are no limits per client.
 func (l *limits) welcome(s *session) error {
 	config, client := s.settings.limits, subnetOf(s.peer.Client)
-	name, err := l.unwelcome(s.peer, s.settings.listener, config)
+	free := isFree(s.peer, s.settings.listener, config)
+	name, err := l.unwelcome(s.peer, free, config)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	share := l.share(config.Sessions)
 	switch {
 	case err != nil:
 		return l.refuse(s, name, err)
-	case isFree(s.peer, s.settings.listener, config):
+	case free:
 		return nil
 	case config.SessionsPerClient > 0 && l.clients.Of(client) >= config.SessionsPerClient:
 		return l.refuse(s, limitPerClient, errCrowd)
@@ -163,12 +164,12 @@ func (l *limits) welcome(s *session) error {
 	return nil
 }
 
-// unwelcome tells by which limit a client is turned away however few others there are, and why.
-func (l *limits) unwelcome(peer backends.Peer, listener configs.Listener, config configs.Limits) (name string, err error) {
+// unwelcome tells by which limit a client is turned away however few others there are, and why. free is isFree.
+func (l *limits) unwelcome(peer backends.Peer, free bool, config configs.Limits) (name string, err error) {
 	switch {
 	case !peer.Unproven && l.denied.contains(peer.Client):
 		return limitDeny, errDenied
-	case !isFree(peer, listener, config) && l.failures.barred(subnetOf(peer.Client), config.FailuresPerClient, time.Now()):
+	case !free && l.failures.barred(subnetOf(peer.Client), config.FailuresPerClient, time.Now()):
 		return limitFailures, errBarred
 	}
 	return "", nil
@@ -177,7 +178,7 @@ func (l *limits) unwelcome(peer backends.Peer, listener configs.Listener, config
 // Unwelcome says why a client would be turned away that came to a listener now, however few others there are; nil if it would not.
 // Nothing is counted.
 func (s *Server) Unwelcome(peer backends.Peer, listener configs.Listener, config configs.Limits) error {
-	_, err := s.limits.unwelcome(peer, listener, config)
+	_, err := s.limits.unwelcome(peer, isFree(peer, listener, config), config)
 	return err
 }
 
