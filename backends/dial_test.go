@@ -123,7 +123,9 @@ func TestResolveHung(t *testing.T) {
 	aged := func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.hosts[s.Access.Addresses[0]].at = time.Now().Add(-resolvedFor)
+		known := s.hosts[s.Access.Addresses[0]]
+		known.at = time.Now().Add(-resolvedFor)
+		s.hosts[s.Access.Addresses[0]] = known
 	}
 	host(t, "stays.example")
 	aged()

@@ -1,7 +1,6 @@
 package backends
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -50,12 +49,12 @@ func (s *Service) resolve(ctx context.Context, anew bool) (paths []path) {
 // has ever answered: it goes where the host was last, and the answer is for the next ones.
 func (s *Service) ends(ctx context.Context, address configs.Address, name, port string, anew bool) []configs.Address {
 	s.mu.Lock()
-	known := cmp.Or(s.hosts[address], new(hostAnswer))
+	known := s.hosts[address]
 	age := time.Since(known.at)
 	old := age >= resolvedFor || known.err != nil && age >= unresolvedFor
 	later := old && !anew && len(known.ends) > 0
 	if later {
-		s.hosts[address] = &hostAnswer{known.ends, known.err, time.Now()} // asked once
+		s.hosts[address] = hostAnswer{known.ends, known.err, time.Now()} // asked once
 	}
 	s.mu.Unlock()
 	switch {
@@ -76,11 +75,11 @@ func (s *Service) ask(ctx context.Context, address configs.Address, name, port s
 	err = because(limited, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := cmp.Or(s.hosts[address], new(hostAnswer))
+	known := s.hosts[address]
 	if err != nil && ctx.Err() != nil {
 		return known.ends // a client has left
 	}
-	fresh := &hostAnswer{known.ends, err, time.Now()}
+	fresh := hostAnswer{known.ends, err, time.Now()}
 	if err == nil {
 		fresh.ends = nil
 		for _, ip := range alternate(ips) {
@@ -116,8 +115,8 @@ func alternate(ips []netip.Addr) (sorted []netip.Addr) {
 func (s *Service) unresolved(p path) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.hosts[p.address]; known != nil && p.address == p.end {
-		return known.err
+	if p.address == p.end {
+		return s.hosts[p.address].err
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ type Service struct {
 	timer      *time.Timer   // for the next look
 	watched    bool          // it runs
 	retry      time.Duration // until the next look, if this one fails
-	hosts      map[configs.Address]*hostAnswer
+	hosts      map[configs.Address]hostAnswer
 	paths      map[path]*condition
 	caps       Capabilities
 	reached    bool          // caps is true
@@ -90,7 +90,7 @@ func newService(backend string, protocol configs.Service, access configs.Access,
 		gate:  make(chan struct{}, 1),
 		door:  newDoor(),
 		retry: retryFirst,
-		hosts: make(map[configs.Address]*hostAnswer),
+		hosts: make(map[configs.Address]hostAnswer),
 		paths: make(map[path]*condition),
 	}
 	var err error
