@@ -33,12 +33,7 @@ func openMemory(dir string, log *zap.Logger) memory {
 		log.Warn("no directory for what is to outlive a restart: drained backends, and what stores can do", zap.String("state", dir), zap.Error(err))
 		return memory{}
 	}
-	file := func(name string) *whole.Kept {
-		return whole.Keep(filepath.Join(dir, name), func(err error) {
-			log.Warn("keeping what is to outlive a restart", zap.String("file", name), zap.Error(err))
-		})
-	}
-	m := memory{drained: file(drainedFile), capabilities: file(capabilitiesFile)}
+	m := memory{drained: whole.Keep(filepath.Join(dir, drainedFile), log), capabilities: whole.Keep(filepath.Join(dir, capabilitiesFile), log)}
 	read(m.capabilities, capabilitiesFile, &m.known, log)
 	return m
 }

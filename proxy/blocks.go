@@ -91,9 +91,7 @@ func (b *blocks) keepIn(dir string) {
 		before []Block
 	)
 	if dir != "" {
-		kept = whole.Keep(filepath.Join(dir, blockedFile), func(err error) {
-			b.log.Warn("keeping what is to outlive a restart", zap.String("file", blockedFile), zap.Error(err))
-		})
+		kept = whole.Keep(filepath.Join(dir, blockedFile), b.log)
 		kept.From(func() any { return b.list() })
 	}
 	if err := kept.Recall(&before); err != nil {

@@ -6,8 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // keepAfter is how long a change waits for others before it is written. What could not be written is tried again after that, then after
@@ -20,18 +23,18 @@ const (
 // Kept is a file of JSON in which something outlives the process. What could not be written, because the disk was full perhaps, is
 // written as soon as it can be. A nil *Kept keeps nothing. Safe for concurrent use.
 type Kept struct {
-	path   string
-	failed func(error)
+	path string
+	log  *zap.Logger
 
 	mu      sync.Mutex
 	content func() any
 	changed bool
-	said    string      // why it could not be written, as failed knows it
+	said    string      // why it could not be written, as the log has it
 	timer   *time.Timer // runs if it is to be written later; nil: it does not
 }
 
-// Keep returns the file at path. failed hears why it cannot be written, once for each reason.
-func Keep(path string, failed func(error)) *Kept { return &Kept{path: path, failed: failed} }
+// Keep returns the file at path. The log tells why it cannot be written, once for each reason.
+func Keep(path string, log *zap.Logger) *Kept { return &Kept{path: path, log: log} }
 
 // Recall reads what was kept in an earlier run. A file that is not there says nothing.
 func (k *Kept) Recall(v any) error {
@@ -121,7 +124,7 @@ func (k *Kept) write() (done bool) {
 		k.changed, k.said = false, ""
 	case err.Error() != k.said:
 		k.said = err.Error()
-		k.failed(err)
+		k.log.Warn("keeping what is to outlive a restart", zap.String("file", filepath.Base(k.path)), zap.Error(err))
 	}
 	return err == nil
 }

@@ -6,13 +6,17 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // What could not be written is written when it can be, and its reason is told once.
 func TestKeptAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing", "file")
-	var reasons, tries atomic.Int64
-	k := Keep(path, func(error) { reasons.Add(1) })
+	core, logs := observer.New(zap.WarnLevel)
+	var tries atomic.Int64
+	k := Keep(path, zap.New(core))
 	k.From(func() any { return tries.Add(1) })
 	k.Now()
 	k.mu.Lock()
@@ -26,7 +30,7 @@ func TestKeptAgain(t *testing.T) {
 	for tries.Load() < 5 {
 		time.Sleep(time.Millisecond)
 	}
-	if n := reasons.Load(); n != 1 {
+	if n := logs.Len(); n != 1 {
 		t.Errorf("the reason is told %d times", n)
 	}
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
@@ -46,6 +50,7 @@ func TestKeptAgain(t *testing.T) {
 
 // At the end what waits is written, unless the file is another process's by then.
 func TestKeptAtTheEnd(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
 	path := filepath.Join(t.TempDir(), "file")
 	for _, step := range []struct {
 		what string
@@ -57,7 +62,7 @@ func TestKeptAtTheEnd(t *testing.T) {
 		{"later", func(k *Kept) { k.Later(); k.Close(); k.Close() }, "later"},
 		{"unchanged", func(k *Kept) { k.Close() }, "later"},
 	} {
-		k := Keep(path, func(err error) { t.Error(err) })
+		k := Keep(path, zap.New(core))
 		k.From(func() any { return step.what })
 		step.do(k)
 		if k.timer != nil {
@@ -67,6 +72,9 @@ func TestKeptAtTheEnd(t *testing.T) {
 		if err := k.Recall(&got); err != nil || got != step.want {
 			t.Errorf("%s: the file has %q, %v", step.what, got, err)
 		}
+	}
+	if logs.Len() > 0 {
+		t.Errorf("logged is %v", logs.All())
 	}
 }
 
