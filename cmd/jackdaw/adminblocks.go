@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -121,14 +119,10 @@ func (o *operator) tellOlder(ctx context.Context) {
 }
 
 // learnKeptOut is told by the process that has taken over.
-func (o *operator) learnKeptOut(w http.ResponseWriter, r *http.Request) {
-	var out keptOut
-	if err := json.NewDecoder(r.Body).Decode(&out); err != nil {
-		refuse(w, badQuestion{err})
-		return
-	}
+func (o *operator) learnKeptOut(_ context.Context, out keptOut) (string, error) {
 	o.server.LearnBlocks(out.Blocked)
 	o.router().LearnDrained(out.Drained)
+	return "", nil
 }
 
 // describeBlocked names who is blocked.

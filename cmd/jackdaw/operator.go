@@ -70,7 +70,7 @@ func (o *operator) handleOther(mux *http.ServeMux) {
 	mux.HandleFunc("GET /trace", o.answerOwnTrace)
 	mux.HandleFunc("POST /leave", o.answering(o.leaveOwn))
 	mux.HandleFunc("POST /log", o.answering(o.setOwnLevel))
-	mux.HandleFunc("POST /kept-out", o.learnKeptOut)
+	mux.HandleFunc("POST /kept-out", answerOther(o.learnKeptOut))
 }
 
 // badQuestion is an error of whoever asks.

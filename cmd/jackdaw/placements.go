@@ -48,10 +48,10 @@ func (p *placements) handle(mux *http.ServeMux) {
 	}))
 }
 
-// answerOther answers another process.
-func answerOther(do func(context.Context, placement) (string, error)) http.HandlerFunc {
+// answerOther answers another process, which tells a T.
+func answerOther[T any](do func(context.Context, T) (string, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var one placement
+		var one T
 		answer, err := "", json.NewDecoder(r.Body).Decode(&one)
 		if err == nil {
 			answer, err = do(r.Context(), one)
