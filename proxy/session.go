@@ -165,8 +165,13 @@ func (s *session) enter(ctx context.Context, raw net.Conn, d Dialogue) (*backend
 	defer cancel()
 	s.ctx = ctx
 	// The end of ctx ends whatever read or write is under way, were it one byte a second.
-	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)); close(over) })
+	defer func() {
+		if !stop() {
+			<-over // it must not come after the deadline for the last words
+		}
+	}()
 	var store *backends.Connection
 	err := s.arrive(raw)
 	if err == nil {
