@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"jackdaw/configs"
+	"jackdaw/internal/freeport"
 	"jackdaw/internal/wire"
 )
 
@@ -79,18 +78,12 @@ func onSocket(t *testing.T) configs.Address {
 // onLoopback is any free port.
 var onLoopback = configs.Address{Network: "tcp", Address: "127.0.0.1:0"}
 
-// listenAt is net.Listen, where any port is none of those that the system gives to clients: it is still free when a store comes back.
-func listenAt(address configs.Address) (l net.Listener, err error) {
-	host, anyPort := strings.CutSuffix(address.Address, ":0")
-	if !anyPort {
-		return net.Listen(address.Network, address.Address)
+// listenAt is net.Listen, but for a port that is still free when a store comes back.
+func listenAt(address configs.Address) (net.Listener, error) {
+	if host, port, err := net.SplitHostPort(address.Address); err == nil && port == "0" {
+		return freeport.Listen(host)
 	}
-	for range 100 {
-		if l, err = net.Listen(address.Network, fmt.Sprintf("%s:%d", host, 12000+rand.IntN(20000))); err == nil {
-			break
-		}
-	}
-	return l, err
+	return net.Listen(address.Network, address.Address)
 }
 
 // serve starts an honest store. Some settings can be made before it takes connections.

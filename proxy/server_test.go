@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/freeport"
 	"jackdaw/internal/inherit"
 )
 
@@ -65,17 +65,14 @@ func imap(network, address string) configs.Listener {
 		TLS: configs.TLSStartTLS, Mode: 0o660}
 }
 
-// freePort returns a port that nobody listened on a moment ago. It is none of those that systems give to clients.
+// freePort returns a port that nobody listened on a moment ago.
 func freePort(t *testing.T) string {
-	for range 100 {
-		port := strconv.Itoa(20000 + rand.IntN(12000))
-		if l, err := net.Listen("tcp", ":"+port); err == nil {
-			l.Close()
-			return port
-		}
+	l, err := freeport.Listen("")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // greeting connects and returns the first line, or "" if there is none.

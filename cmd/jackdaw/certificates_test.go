@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/freeport"
 	"jackdaw/internal/inherit"
 	"jackdaw/tlsstore/orders"
 )
@@ -32,7 +33,7 @@ func newOrderingFixture(t *testing.T) *orderingFixture {
 	dir, err := os.MkdirTemp("", "orders")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	l, err := net.Listen("tcp", "127.0.0.77:0") // of which no client takes the port meanwhile
+	l, err := freeport.Listen("127.0.0.1")
 	must(t, err)
 	must(t, l.Close())
 	f := &orderingFixture{t: t, dir: dir, address: l.Addr().String()}

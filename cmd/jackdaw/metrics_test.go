@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"jackdaw/configs"
+	"jackdaw/internal/freeport"
 	"jackdaw/internal/inherit"
 )
 
@@ -349,7 +350,7 @@ func TestWebMoves(t *testing.T) {
 		d.web.apply(&configs.Config{Admin: configs.Admin{Listen: configs.Address{Network: "tcp", Address: address}}})
 	}
 	free := func() string {
-		l, err := net.Listen("tcp", "127.0.0.77:0") // of which no client takes the port meanwhile
+		l, err := freeport.Listen("127.0.0.1")
 		must(t, err)
 		defer l.Close()
 		return l.Addr().String()

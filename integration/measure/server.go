@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"jackdaw/internal/freeport"
 )
 
 // Server is a process under measurement.
@@ -106,12 +106,11 @@ func (s *Server) Until(ctx context.Context, pause time.Duration, try func() erro
 	}
 }
 
-// FreeAddresses are addresses on loopback, one for each service, on which nobody listens at the moment. Their ports are below those
-// that the system gives to clients, one of which could have them before the service does.
+// FreeAddresses are addresses on loopback, one for each service, on which nobody listens at the moment.
 func FreeAddresses(services ...string) (map[string]string, error) {
 	addresses := make(map[string]string)
 	for _, service := range services {
-		l, err := listenAnywhere()
+		l, err := freeport.Listen("127.0.0.1")
 		if err != nil {
 			return nil, err
 		}
@@ -119,13 +118,4 @@ func FreeAddresses(services ...string) (map[string]string, error) {
 		addresses[service] = l.Addr().String()
 	}
 	return addresses, nil
-}
-
-func listenAnywhere() (l net.Listener, err error) {
-	for range 100 {
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))); err == nil {
-			break
-		}
-	}
-	return l, err
 }
